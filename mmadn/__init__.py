@@ -1,0 +1,18 @@
+"""Adaptive Depth Networks with Skippable Sub-Paths (NeurIPS 2024) for OpenMMLab."""
+
+from . import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
+from .backbones import ADNResNet
+from .depth import AdaptiveDepth, adaptive_backbone
+from .hooks import SelfDistillationHook
+from .loops import SubnetTestLoop, SubnetValLoop
+from .version import __version__
+
+__all__ = [
+    'ADNResNet',
+    'AdaptiveDepth',
+    'SelfDistillationHook',
+    'SubnetTestLoop',
+    'SubnetValLoop',
+    'adaptive_backbone',
+    '__version__',
+]

@@ -1,0 +1,3 @@
+from .resnet import ADNResNet
+
+__all__ = ['ADNResNet']

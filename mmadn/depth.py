@@ -1,0 +1,238 @@
+"""Adaptive depth (arXiv 2312.16392, Section 3) as one transformation of a stock network.
+
+A residual stage is split into a *mandatory* and a *skippable* sub-path and gets one switch. While the
+switch is on, the skippable blocks are the identity, the mandatory norms use their second copy, and
+stochastic depth inside the mandatory sub-path is off. Nothing of the network's own forward changes.
+"""
+
+import copy
+import functools
+import itertools
+from contextlib import contextmanager
+
+from mmcv.cnn import is_norm
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+PRESETS = {'super': 'F', 'base': 'T'}
+
+
+class Switch:
+    """Whether the skippable sub-path of one stage is skipped; shared by the stage's modules."""
+
+    on = False
+
+
+class Skippable:
+    """Mixin: the module is the identity of its first argument while `switch.on`."""
+
+    def forward(self, x, *args, **kwargs):
+        return x if self.switch.on else super().forward(x, *args, **kwargs)
+
+    def __reduce__(self):  # a class made at run time cannot be pickled by name
+        return _new_skippable, (type(self).__mro__[2],), self.__dict__
+
+
+@functools.cache
+def _skippable_class(cls):
+    return type(f'Skippable{cls.__name__}', (Skippable, cls), {})
+
+
+def _new_skippable(cls):
+    return object.__new__(_skippable_class(cls))
+
+
+class SkipAwareNorm(nn.Module):
+    """Two copies of a norm: `full` runs with the skippable sub-path, `skip` without it.
+
+    A wrapper and not a subclass, because `convert_sync_batchnorm` drops what a subclass adds. A
+    checkpoint of the stock network (`bn1.weight`) loads into `full`, and into `skip` what it does not
+    give explicitly (`bn1.skip.weight`).
+    """
+
+    def __init__(self, norm: nn.Module, switch: Switch):
+        super().__init__()
+        self.full, self.skip, self.switch = norm, copy.deepcopy(norm), switch
+
+    def forward(self, *args, **kwargs):
+        return (self.skip if self.switch.on else self.full)(*args, **kwargs)
+
+    # Stock code initialises a norm by its `weight` and `bias` (zero-init of a residual branch).
+    weight = property(lambda self: self.full.weight)
+    bias = property(lambda self: self.full.bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for name in [*self.full._parameters, *self.full._buffers]:
+            if prefix + name in state_dict:
+                value = state_dict.pop(prefix + name)
+                state_dict.setdefault(f'{prefix}full.{name}', value)
+                state_dict.setdefault(f'{prefix}skip.{name}', value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def split(stages, mandatory=None):
+    """Splits every stage: its first ceil(n/2) blocks are mandatory, the rest is skippable.
+
+    Args:
+        stages (Iterable[Iterable[nn.Module]]): The residual blocks of each stage.
+        mandatory (Sequence[int], optional): How many blocks of each stage always run instead.
+
+    Returns:
+        list[tuple[list, list]]: The mandatory and the skippable blocks of each stage.
+
+    Raises:
+        ValueError: `mandatory` has not one entry a stage, or one outside 1..n.
+    """
+    stages = [list(blocks) for blocks in stages]
+    lengths = [len(blocks) for blocks in stages]
+    counts = [(n + 1) // 2 for n in lengths] if mandatory is None else mandatory
+    if (
+        not isinstance(counts, (list, tuple))
+        or len(counts) != len(lengths)
+        or not all(type(k) is int and 1 <= k <= n for k, n in zip(counts, lengths, strict=True))
+    ):
+        raise ValueError(
+            f'mandatory={mandatory!r}: give one number of blocks a stage, each at least 1 and at '
+            f'most {", ".join(map(str, lengths))} (the {len(lengths)} stages of this network)'
+        )
+    return [(blocks[:k], blocks[k:]) for blocks, k in zip(stages, counts, strict=True)]
+
+
+class AdaptiveDepth:
+    """Mixin that gives a stock backbone an adaptive depth: `class ADNNet(AdaptiveDepth, Net)`.
+
+    The subclass declares `sub_paths(mandatory)`, which returns the mandatory and the skippable modules
+    of each stage (see `split`), and computes nothing.
+
+    Args:
+        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
+        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
+            the first half, rounded up.
+        *args, **kwargs: What the stock backbone takes.
+
+    Raises:
+        ValueError: `skip` or `mandatory` does not fit the network.
+    """
+
+    shared = ()  # children of a mandatory module whose norms serve both sub-paths
+
+    def __init__(self, *args, skip='super', mandatory=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._switches = []
+        for required, skippable in self.sub_paths(mandatory):
+            switch = Switch()
+            self._switches.append(switch)
+            for module in required:
+                _make_skip_aware(module, switch, self.shared)
+            for module in skippable:
+                _make_skippable(module, switch)
+        self.set_skip(skip)
+
+    @property
+    def num_skippable_stages(self) -> int:
+        return len(self._switches)
+
+    @property
+    def skip(self) -> str:
+        """One letter a stage, "TTFF": T skips the stage's skippable sub-path, F runs it."""
+        return ''.join('FT'[switch.on] for switch in self._switches)
+
+    @skip.setter
+    def skip(self, skip):
+        for switch, letter in zip(self._switches, self.parse_skip(skip), strict=True):
+            switch.on = letter == 'T'
+
+    def set_skip(self, skip) -> None:
+        """Sets the depth: a string of T and F, bools, "super" (all F), "base" (all T) or one bool.
+
+        Raises:
+            ValueError: `skip` is none of these, or has not one entry a skippable stage.
+        """
+        self.skip = skip
+
+    @contextmanager
+    def skipping(self, skip):
+        """Runs a `with` block at another depth and restores the former one, also after an error."""
+        before = self.skip
+        self.skip = skip
+        try:
+            yield self
+        finally:
+            self.skip = before
+
+    def subnets(self) -> list[str]:
+        """The names of all 2^n sub-networks, super-net first and base-net last."""
+        return [''.join(s) for s in itertools.product('FT', repeat=self.num_skippable_stages)]
+
+    def parse_skip(self, skip) -> str:
+        """What `set_skip` takes, as a string of T and F; raises ValueError as it does."""
+        n, name = self.num_skippable_stages, skip
+        if isinstance(skip, bool):
+            name = 'FT'[skip] * n
+        elif isinstance(skip, (list, tuple)) and all(isinstance(s, bool) for s in skip):
+            name = ''.join('FT'[s] for s in skip)
+        elif isinstance(skip, str):
+            name = PRESETS[skip] * n if skip in PRESETS else skip
+        if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
+            raise ValueError(
+                f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
+                f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
+            )
+        return name
+
+    def idle_parameters(self):
+        """Yields the parameters that the network does not use at its current depth."""
+        for module in self.modules():
+            if isinstance(module, SkipAwareNorm):
+                yield from (module.full if module.switch.on else module.skip).parameters()
+            elif isinstance(module, Skippable) and module.switch.on:
+                yield from module.parameters()
+
+    def init_weights(self):
+        """Initialises as the stock backbone does, then starts both copies of every norm alike."""
+        cfg = self.init_cfg
+        pretrained = isinstance(cfg, dict) and cfg.get('type') == 'Pretrained'  # fills both itself
+        fresh = not (self.is_init or pretrained)
+        super().init_weights()
+        if fresh:
+            for module in self.modules():
+                if isinstance(module, SkipAwareNorm):
+                    module.skip.load_state_dict(module.full.state_dict())
+
+
+def _make_skippable(module, switch):
+    module.__class__ = _skippable_class(type(module))
+    module.switch = switch
+
+
+def _make_skip_aware(module, switch, shared):
+    for name, child in list(module.named_children()):
+        if is_norm(child):
+            setattr(module, name, SkipAwareNorm(child, switch))
+        elif isinstance(child, DropPath):
+            _make_skippable(child, switch)
+        elif name not in shared:
+            _make_skip_aware(child, switch, shared)
+
+
+def unwrap(model):
+    """The model inside a wrapper such as MMDistributedDataParallel, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def adaptive_backbone(model) -> AdaptiveDepth:
+    """The adaptive-depth backbone of a classifier or detector, wrapped for training or not.
+
+    Raises:
+        TypeError: The model has none.
+    """
+    model = unwrap(model)
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, AdaptiveDepth):
+        raise TypeError(
+            f'{type(model).__name__} has the backbone {type(backbone).__name__}, which has no adaptive '
+            "depth; choose one of mmadn's in the config, such as "
+            "backbone=dict(type='mmadn.ADNResNet', depth=50)"
+        )
+    return backbone

@@ -1,0 +1,68 @@
+"""The functions of self-distillation (paper, Algorithm 1); the hook says when they run."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, topk: int | None = None):
+    """KL(teacher || student) of two sets of logits, averaged over the batch, times temperature^2.
+
+    Args:
+        student, teacher (Tensor): Logits of shape (N, C). No gradient goes to the teacher.
+        temperature (float): Divides both logits.
+        topk (int, optional): Only the teacher's `topk` largest logits of each sample enter, with both
+            sides normalised over them. All do if it is None or C is not larger (the published
+            training takes 500).
+
+    Returns:
+        Tensor: A scalar in float32.
+    """
+    student, teacher = student.float(), teacher.detach().float()
+    if topk is not None and topk < teacher.shape[1]:
+        teacher, index = teacher.topk(topk, dim=1)
+        student = student.gather(1, index)
+    return temperature**2 * F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        reduction='batchmean',
+        log_target=True,
+    )
+
+
+def feature_divergence(student, teacher, temperature: float = 1.0):
+    """KL of feature maps: each is averaged over its positions and softmaxed over its channels.
+
+    Args:
+        student, teacher (Tensor | Sequence[Tensor]): Maps of shape (N, C, H, W), or as many of them on
+            either side.
+
+    Returns:
+        Tensor: A scalar in float32, summed over the maps.
+    """
+    if isinstance(student, Tensor):
+        student, teacher = [student], [teacher]
+    return sum(
+        kl_divergence(s.flatten(2).mean(2), t.flatten(2).mean(2), temperature)
+        for s, t in zip(student, teacher, strict=True)
+    )
+
+
+class _Touch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loss, *parameters):
+        ctx.save_for_backward(*parameters)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, *(torch.zeros((), dtype=p.dtype, device=p.device).expand_as(p) for p in ctx.saved_tensors)
+
+
+def touch(loss: Tensor, parameters) -> Tensor:
+    """The same loss, which also gives every one of `parameters` a gradient of zero.
+
+    DistributedDataParallel waits for a gradient of every parameter. This tells it that those the pass
+    did not use are ready, together with what an earlier pass has left in their `grad`.
+    """
+    return _Touch.apply(loss, *parameters)
