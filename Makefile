@@ -1,0 +1,30 @@
+# Everything runs in the project's own .venv, which `make setup` makes and keeps up to date.
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.PHONY: help setup test demo lint clean
+
+help:
+	@echo 'make setup   set up .venv (PYTHON=python3.11 picks another Python)'
+	@echo 'make test    run the tests'
+	@echo 'make demo    run tools/demo.py'
+	@echo 'make lint    check style and formatting with ruff'
+	@echo 'make clean   delete caches and build artefacts, but not .venv'
+
+setup:
+	@command -v '$(PYTHON)' >/dev/null || { echo 'setup: $(PYTHON) not found: install Python 3.10, 3.11 or 3.12 (Debian: apt install python3 python3-venv python3-dev g++)' >&2; exit 1; }
+	@'$(PYTHON)' tools/setup_env.py
+
+test: setup
+	$(VENV_PYTHON) -m pytest
+
+demo: setup
+	$(VENV_PYTHON) tools/demo.py
+
+lint: setup
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m ruff format --check
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

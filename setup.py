@@ -1,0 +1,27 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name='mmadn',
+    version=re.search(r"'(.+)'", (ROOT / 'mmadn' / 'version.py').read_text()).group(1),
+    description='Adaptive depth networks with skippable sub-paths for OpenMMLab',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmadn', 'mmadn.*']),
+    python_requires='>=3.10',
+    # Neither torch nor OpenMMLab: either line of distributions serves, and the user has chosen one.
+    install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
+    extras_require={
+        'onedl': [
+            'onedl-mmengine==0.10.12',
+            'onedl-mmcv==2.3.6',
+            'onedl-mmdetection==3.5.1',
+            'onedl-mmpretrain==1.3.6',
+        ],
+        'openmmlab': ['mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmpretrain==1.2.0'],
+        'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'scikit-learn==1.7.2'],
+    },
+)
