@@ -88,9 +88,13 @@ class SelfDistillationHook(Hook):
                 loss = touch(loss, [p for p in backbone.idle_parameters() if p.requires_grad])
             optim_wrapper.update_params(loss)
 
-        logs = {name: value for name, value in logs.items() if 'loss' not in name}
-        total = loss_super.detach() + loss_distill.detach()
-        return {'loss': total, 'loss_super': loss_super, 'loss_distill': loss_distill, **logs}
+        loss_super, loss_distill = loss_super.detach(), loss_distill.detach()
+        return {
+            'loss': loss_super + loss_distill,
+            'loss_super': loss_super,
+            'loss_distill': loss_distill,
+            **{name: value for name, value in logs.items() if 'loss' not in name},
+        }
 
     def divergence(self, student: dict, teacher: dict) -> Tensor:
         """The sum of all KL terms, from the recorded outputs of the two passes."""

@@ -1,0 +1,48 @@
+"""What the command lines in `tools/` share."""
+
+import argparse
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from .distributed import launch_on_cpu
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that every tool over a config takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--work-dir', help='where results go; by default work_dirs/<name of the config>')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='settings that replace those of the config, such as train_cfg.max_epochs=10',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config of parsed arguments, with `--cfg-options` merged and the processes set up."""
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    launch_on_cpu(cfg)
+    return cfg
+
+
+@contextmanager
+def plain_errors(*errors):
+    """Ends the program with one line, `error: ...`, for an error that the user can mend."""
+    try:
+        yield
+    except errors or (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')

@@ -1,0 +1,77 @@
+"""How results are shown and kept: tables, JSON, files that appear whole or not at all."""
+
+import json
+import os
+import platform
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+@contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`, renamed to it after the block and removed on failure.
+
+    The suffix is kept, because writers choose their format by it. Parents are created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, data) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + '\n')
+
+
+def print_table(rows: list[dict], title: str | None = None) -> None:
+    """Prints rows with the same keys to the screen; numbers and formatted numbers stand right."""
+    table = Table(title=title and escape(title), title_justify='left')
+    for name in rows[0] if rows else ():
+        table.add_column(escape(name), justify='right' if _numeric(rows, name) else 'left')
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row.values()))
+    Console().print(table)
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """The same as Markdown, without a newline at the end; empty without rows."""
+    if not rows:
+        return ''
+    cells = [list(rows[0]), ['---:' if _numeric(rows, name) else '---' for name in rows[0]]]
+    cells += [[str(cell).replace('|', '\\|') for cell in row.values()] for row in rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in cells)
+
+
+def machine() -> dict:
+    """The processor, the cores and threads in use, and the versions of what computes."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    versions = {
+        name: import_module(name).__version__
+        for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')
+    }
+    return {
+        'cpu': models[0] if models else platform.processor() or platform.machine(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'python': platform.python_version(),
+        **versions,
+    }
+
+
+def _numeric(rows, name) -> bool:
+    texts = [str(row[name]).strip(' %x-–') for row in rows]
+    return any(texts) and all(t.replace('.', '', 1).isdigit() for t in texts if t)

@@ -1,0 +1,134 @@
+"""Evaluation of all sub-networks of one checkpoint: a table, a JSON file and a picture."""
+
+from pathlib import Path
+
+import matplotlib
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+
+from .depth import adaptive_backbone, unwrap
+from .report import machine, markdown_table, replacing, write_json
+
+matplotlib.use('Agg')
+from matplotlib import pyplot  # noqa: E402
+
+
+def complexity(model, inputs) -> dict:
+    """What the model costs at its current depth.
+
+    Args:
+        model (nn.Module): A classifier or detector with an adaptive-depth backbone, in eval mode.
+        inputs (Tensor): Preprocessed images of shape (1, 3, H, W).
+
+    Returns:
+        dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
+    """
+    info = get_model_complexity_info(model, inputs=(inputs,), show_table=False, show_arch=False)
+    idle = sum(p.numel() for p in adaptive_backbone(model).idle_parameters())
+    params = sum(p.numel() for p in model.parameters()) - idle
+    return {'gflops': info['flops'] / 1e9, 'params': params / 1e6}
+
+
+def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
+    """Tests sub-networks of one checkpoint in one pass over the test data.
+
+    Args:
+        cfg (Config): A config with an adaptive-depth backbone and test data.
+        checkpoint (str): Path of the weights.
+        skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
+
+    Returns:
+        list[dict]: For each depth `skip`, `gflops` and `params` (see `complexity`; at the size of the
+        first test image) and the metrics under their own names.
+    """
+    cfg = cfg.copy()
+    cfg.load_from = str(checkpoint)
+    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips)
+    runner = Runner.from_cfg(cfg)
+    metrics = runner.test()
+
+    model = unwrap(runner.model)
+    data = pseudo_collate([runner.test_dataloader.dataset[0]])
+    inputs = model.data_preprocessor(data, False)['inputs']
+    rows = []
+    for skip in dict.fromkeys(name.split('/', 1)[0] for name in metrics):
+        with adaptive_backbone(model).skipping(skip):
+            cost = complexity(model, inputs)
+        scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
+        rows.append({'skip': skip, **cost, **scores})
+    return rows
+
+
+def pareto_front(rows: list[dict], metric: str) -> list[dict]:
+    """The rows that no other one beats: none is better at the same or fewer GFLOPs."""
+    front = []
+    for row in sorted(rows, key=lambda r: (r['gflops'], -r[metric])):
+        if not front or row[metric] > front[-1][metric]:
+            front.append(row)
+    return front
+
+
+def metric_of(rows: list[dict]) -> str:
+    """The metric a table is ranked by: the first one of the evaluator."""
+    return next(name for name in rows[0] if name not in ('skip', 'gflops', 'params'))
+
+
+def table(rows: list[dict]) -> list[dict]:
+    """The rows as text, fewest GFLOPs last, with a mark on the Pareto front."""
+    best = [row['skip'] for row in pareto_front(rows, metric_of(rows))]
+    return [
+        {
+            'skip': row['skip'],
+            'GFLOPs': f'{row["gflops"]:.3g}',
+            'params in use (M)': f'{row["params"]:.2f}',
+            **{k: f'{v:.2f}' for k, v in row.items() if k not in ('skip', 'gflops', 'params')},
+            'Pareto': '*' if row['skip'] in best else '',
+        }
+        for row in sorted(rows, key=lambda r: -r['gflops'])
+    ]
+
+
+def plot(rows: list[dict], path) -> None:
+    """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
+    metric = metric_of(rows)
+    front = pareto_front(rows, metric)
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    axes.plot(
+        [r['gflops'] for r in rows], [r[metric] for r in rows], 'o', color='#999999', label='sub-network'
+    )
+    axes.plot(
+        [r['gflops'] for r in front], [r[metric] for r in front], 'o-', color='#0072B2', label='Pareto front'
+    )
+    ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
+    for row in {r['skip']: r for r in [*front, *ends]}.values():
+        axes.annotate(
+            row['skip'],
+            (row['gflops'], row[metric]),
+            xytext=(0, 7),
+            textcoords='offset points',
+            ha='center',
+            fontsize=9,
+        )
+    axes.margins(0.08, 0.15)
+    axes.set(xlabel='GFLOPs (multiply-adds)', ylabel=metric)
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower right')
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format='png')
+    pyplot.close(figure)
+
+
+def write_report(rows: list[dict], out, **about) -> None:
+    """Writes `subnets.json`, `subnets.md` and `subnets.png` into the folder `out`.
+
+    Args:
+        rows (list[dict]): From `evaluate_subnets`.
+        **about: What else the JSON file records, such as the config and the checkpoint.
+    """
+    out = Path(out)
+    write_json(out / 'subnets.json', {**about, 'machine': machine(), 'subnets': rows})
+    with replacing(out / 'subnets.md') as path:
+        Path(path).write_text(markdown_table(table(rows)) + '\n')
+    plot(rows, out / 'subnets.png')

@@ -1,0 +1,259 @@
+"""The contract of every adaptive-depth backbone; a new one adds a row to backbones.py."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from mmcv.cnn import is_norm
+from mmcv.cnn.bricks import DropPath
+from mmdet.registry import MODELS as MMDET
+from mmengine.registry import MODELS as MMENGINE
+from mmengine.runner import load_checkpoint
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from torch import nn
+
+from backbones import CASES
+from mmadn.depth import Skippable, SkipAwareNorm, adaptive_backbone
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def images(case):
+    return torch.randn(2, 3, case.image_size, case.image_size)
+
+
+def randomize(network):
+    """Other values in every parameter and statistic, so that no two copies of a norm agree."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand_like(tensor)
+            tensor.copy_(noise + 0.5 if 'var' in name or tensor.ndim == 1 else (noise - 0.5) * 0.5)
+    return network
+
+
+def run(network, images):
+    network.eval()
+    with torch.no_grad():
+        return network(images)
+
+
+def equal(left, right):
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+@pytest.mark.parametrize('registry', [MMPRETRAIN, MMDET, MMENGINE])
+def test_builds_from_every_registry(case, registry):
+    network = registry.build(dict(type=case.adn, skip='base', **case.args))
+    assert network.skip == 'T' * case.flags
+
+
+def test_super_net_is_the_stock_network(case, images):
+    stock = randomize(case.build('stock'))
+    network = case.build()
+    network.load_state_dict(stock.state_dict(), strict=True)
+    assert equal(run(network, images), run(stock, images))
+
+
+def test_base_net_is_the_stock_network_with_fewer_blocks(case, images):
+    network, base = randomize(case.build(skip='base')), case.build('base')
+    weights = network.state_dict()
+
+    def value(name):  # a doubled norm's second copy
+        head, _, last = name.rpartition('.')
+        return weights.get(name, weights.get(f'{head}.skip.{last}'))
+
+    base.load_state_dict({name: value(name) for name in base.state_dict()}, strict=True)
+    assert equal(run(network, images), run(base, images))
+
+
+def test_every_subnet_is_another_function_of_the_stock_shapes(case, images):
+    network, stock = randomize(case.build()), case.build('stock')
+    shapes = [out.shape for out in run(stock, images)]
+    seen = []
+    for skip in network.subnets():
+        network.set_skip(skip)
+        outputs = run(network, images)
+        assert [out.shape for out in outputs] == shapes
+        assert not any(torch.equal(outputs[-1], other) for other in seen), skip
+        seen.append(outputs[-1])
+    assert len(seen) == 2**case.flags
+
+
+def test_idle_parameters_are_those_without_a_gradient(case, images):
+    network = randomize(case.build())
+    reached = set()
+    for skip in ('super', 'base', 'T' + 'F' * (case.flags - 1)):
+        network.set_skip(skip)
+        network.zero_grad()
+        sum(out.square().mean() for out in network(images)).backward()
+        used = {name for name, p in network.named_parameters() if p.grad is not None}
+        idle = {id(p) for p in network.idle_parameters()}
+        assert used == {name for name, p in network.named_parameters() if id(p) not in idle}
+        if skip in ('super', 'base'):
+            reached |= used
+    assert reached == {name for name, _ in network.named_parameters()}
+
+
+def test_skip_takes_what_it_says(case):
+    network, n = case.build(), case.flags
+    assert network.num_skippable_stages == n
+    assert network.skip == 'F' * n
+    one = 'T' + 'F' * (n - 1)
+    for given, read in [
+        (one, one),
+        ([True] + [False] * (n - 1), one),
+        ('base', 'T' * n),
+        ('super', 'F' * n),
+        (True, 'T' * n),
+        (False, 'F' * n),
+    ]:
+        network.set_skip(given)
+        assert network.skip == read
+        network.skip = 'super'
+        network.skip = given
+        assert network.skip == read
+    names = network.subnets()
+    assert len(set(names)) == 2**n and names[0] == 'F' * n and names[-1] == 'T' * n
+
+
+@pytest.mark.parametrize('bad', ['TT', 'TTTTTTTTTT', 'TXFF', 'ttff', '', 3, None, 1.0, [1, 0, 0, 1], [True]])
+def test_bad_skip(case, bad):
+    network = case.build(skip='base')
+    with pytest.raises(ValueError, match=f'{case.flags} letters') as error:
+        network.set_skip(bad)
+    assert repr(bad) in str(error.value)
+    assert network.skip == 'T' * case.flags  # as it was
+    with pytest.raises(ValueError):
+        case.build(skip=bad)
+
+
+def test_bad_mandatory(case):
+    lengths = case.lengths
+    for bad in ([0, *lengths[1:]], [lengths[0] + 1, *lengths[1:]], lengths[:-1], 2, 'all', [1.5] * len(lengths)):
+        with pytest.raises(ValueError, match='at least 1 and at most') as error:
+            case.build(mandatory=bad)
+        assert repr(bad) in str(error.value)
+
+
+def test_mandatory_says_how_many_blocks_run(case, images):
+    network = randomize(case.build(mandatory=[1] * len(case.lengths)))
+    skippable = [m for m in network.modules() if isinstance(m, Skippable) and not isinstance(m, DropPath)]
+    assert len(skippable) == sum(case.lengths) - len(case.lengths)
+    everything = case.build(mandatory=case.lengths)
+    assert not [m for m in everything.modules() if isinstance(m, Skippable) and not isinstance(m, DropPath)]
+
+
+def test_skipping_restores_also_after_an_error(case):
+    network = case.build()
+    with network.skipping('base') as inside:
+        assert inside is network and network.skip == 'T' * case.flags
+    assert network.skip == 'F' * case.flags
+    with pytest.raises(KeyError), network.skipping('base'):
+        raise KeyError
+    assert network.skip == 'F' * case.flags
+
+
+def test_copies_switch_on_their_own(case, images):
+    network = randomize(case.build())
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert equal(run(other, images), run(network, images))
+        other.set_skip('base')
+        assert network.skip == 'F' * case.flags
+        with network.skipping('base'):
+            assert equal(run(other, images), run(network, images))
+
+
+def test_state_dict_goes_round(case, images, tmp_path):
+    network, other = randomize(case.build()), case.build()
+    keys = list(network.state_dict())
+    network.set_skip('base')
+    assert list(network.state_dict()) == keys
+    torch.save({'state_dict': network.state_dict()}, tmp_path / 'w.pth')
+    load_checkpoint(other, str(tmp_path / 'w.pth'), strict=True)
+    for skip in ('super', 'base'):
+        network.set_skip(skip)
+        other.set_skip(skip)
+        assert equal(run(other, images), run(network, images))
+
+
+def test_a_plain_norm_does_not_overwrite_an_explicit_second_copy(case):
+    network = randomize(case.build())
+    mixed = {name.replace('.full.', '.'): value for name, value in network.state_dict().items()}
+    other = case.build()
+    other.load_state_dict(mixed, strict=True)
+    assert equal(other.state_dict().values(), network.state_dict().values())
+
+
+def test_pretrained_weights_survive_init_weights(case, tmp_path):
+    stock = randomize(case.build('stock'))
+    torch.save(stock.state_dict(), tmp_path / 'stock.pth')
+    network = case.build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'stock.pth')))
+    network.init_weights()
+    for name, value in network.state_dict().items():
+        plain = name.replace('.full.', '.').replace('.skip.', '.')
+        assert torch.equal(value, stock.state_dict()[plain]), name
+
+
+def test_init_weights_starts_both_copies_alike(case):
+    network = randomize(case.build())
+    network.init_weights()
+    norms = [m for m in network.modules() if isinstance(m, SkipAwareNorm)]
+    assert norms
+    for norm in norms:
+        assert equal(norm.full.state_dict().values(), norm.skip.state_dict().values())
+        assert norm.full is not norm.skip
+
+
+def test_sync_batchnorm_keeps_both_copies(case):
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(case.build())
+    before = case.build()
+    assert list(network.state_dict()) == list(before.state_dict())
+    for norm in (m for m in network.modules() if isinstance(m, SkipAwareNorm)):
+        assert type(norm.full) is type(norm.skip)
+
+
+def test_stochastic_depth_is_off_in_the_base_net(case, images):
+    network = randomize(case.build(**case.drop_path))
+    network.train()
+    for module in network.modules():
+        if is_norm(module):
+            module.eval()  # what remains at random is stochastic depth
+    with torch.no_grad(), network.skipping('base'):
+        assert equal(network(images), network(images))
+    with torch.no_grad():
+        assert not equal(network(images), network(images))
+
+
+def test_a_model_without_adaptive_depth_is_refused():
+    model = nn.Module()
+    model.backbone = nn.Linear(1, 1)
+    with pytest.raises(TypeError, match="backbone Linear, which has no adaptive depth.*'mmadn.ADNResNet'"):
+        adaptive_backbone(model)
+
+
+def test_resnet_freezes_both_copies():
+    case = CASES['resnet50']
+    network = case.build(frozen_stages=1, norm_eval=True)
+    network.train()
+    norm = network.layer1[0].bn1
+    assert not any(p.requires_grad for p in norm.parameters())
+    assert not any(m.training for m in network.modules() if is_norm(m))
+    assert all(p.requires_grad for p in network.layer2.parameters())
+
+
+def test_resnet_zero_init_reaches_both_copies():
+    network = CASES['resnet50'].build()
+    network.init_weights()
+    norm = network.layer2[0].bn3
+    assert not norm.full.weight.any() and not norm.skip.weight.any()
+
+
+def test_resnet_layer_decay_reaches_both_copies():
+    network = CASES['resnet50'].build()
+    depths = [network.get_layer_depth(f'backbone.layer2.0.bn1.{n}.weight', 'backbone.') for n in ('full', 'skip')]
+    assert depths[0] == depths[1] == (2, 8)

@@ -1,0 +1,26 @@
+import argparse
+
+from mmadn import cli
+from mmadn.checkpoint import ARCHS, convert_file
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Convert published weights for the classifiers of configs/adn/.'
+    )
+    parser.add_argument('src', help='published checkpoint: a bare state dict or a training checkpoint')
+    parser.add_argument('dst', help='where the converted checkpoint goes')
+    parser.add_argument('--arch', required=True, choices=ARCHS)
+    parser.add_argument(
+        '--key',
+        choices=['model', 'model_ema'],
+        help='which weights of a training checkpoint; by default the averaged ones, model_ema, if it has them',
+    )
+    args = parser.parse_args()
+    with cli.plain_errors():
+        convert_file(args.src, args.dst, args.arch, args.key)
+    print(f'{args.dst}: {args.arch}, loads in the classifier of configs/adn/')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,20 @@
+from mmengine.runner import Runner
+
+from mmadn import cli
+
+
+def main():
+    parser = cli.config_parser('Test a checkpoint; tools/test_subnets.py compares all depths.')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--skip', help='one depth, such as TTFF; by default those of the config')
+    args = parser.parse_args()
+    with cli.plain_errors():
+        cfg = cli.load_config(args)
+        cfg.load_from = args.checkpoint
+        if args.skip:
+            cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=[args.skip])
+        Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()

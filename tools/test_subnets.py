@@ -1,0 +1,22 @@
+from mmengine.dist import is_main_process
+
+from mmadn import cli, subnets
+from mmadn.report import print_table
+
+
+def main():
+    parser = cli.config_parser('Test sub-networks of a checkpoint and draw their Pareto front.')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--skips', nargs='+', default='all', help='depths such as FFFF TTFF; by default all')
+    args = parser.parse_args()
+    with cli.plain_errors():
+        cfg = cli.load_config(args)
+        rows = subnets.evaluate_subnets(cfg, args.checkpoint, args.skips)
+    if is_main_process():
+        subnets.write_report(rows, cfg.work_dir, config=args.config, checkpoint=args.checkpoint)
+        print_table(subnets.table(rows), title=f'{args.config}, {args.checkpoint}')
+        print(f'{cfg.work_dir}/subnets.{{json,md,png}}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,33 @@
+from mmengine.runner import Runner
+
+from mmadn import cli
+
+
+def main():
+    parser = cli.config_parser('Train a model.')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint; without a path, from the last one in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the actual batch size'
+    )
+    args = parser.parse_args()
+    with cli.plain_errors(FileNotFoundError):
+        cfg = cli.load_config(args)
+        if args.amp:
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if args.auto_scale_lr:
+            cfg.auto_scale_lr.enable = True
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
