@@ -2,6 +2,7 @@
 
 from . import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
 from .backbones import ADNResNet
+from .datasets import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .hooks import SelfDistillationHook
 from .loops import SubnetTestLoop, SubnetValLoop
@@ -10,6 +11,7 @@ from .version import __version__
 __all__ = [
     'ADNResNet',
     'AdaptiveDepth',
+    'ImageFolder',
     'SelfDistillationHook',
     'SubnetTestLoop',
     'SubnetValLoop',

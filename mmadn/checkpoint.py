@@ -5,7 +5,7 @@ import pickle
 import re
 
 import torch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 
 from .report import replacing
 
@@ -73,6 +73,24 @@ def load_published(path, key=None) -> dict:
     }
 
 
+def published_names(arch: str) -> dict:
+    """The network's tensors by their published names: `{published: (name here, shape)}`.
+
+    Raises:
+        ValueError: `arch` is none of `ARCHS`.
+    """
+    if arch not in ARCHS:
+        raise ValueError(f'arch={arch!r}: choose one of {", ".join(ARCHS)}')
+    model, substitutions = ARCHS[arch]
+    names = {}
+    for name, tensor in MODELS.build(model).state_dict().items():
+        published = name
+        for pattern, replacement in substitutions:
+            published = re.sub(pattern, replacement, published)
+        names[published] = name, tuple(tensor.shape)
+    return names
+
+
 def convert(state_dict: dict, arch: str) -> dict:
     """Renames a published state dict into the one of the classifier in `configs/adn/`.
 
@@ -86,30 +104,22 @@ def convert(state_dict: dict, arch: str) -> dict:
     Raises:
         ValueError: `arch` is unknown, or the names or shapes are not those of that network.
     """
-    if arch not in ARCHS:
-        raise ValueError(f'arch={arch!r}: choose one of {", ".join(ARCHS)}')
-    model, substitutions = ARCHS[arch]
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        expected = MODELS.build(model).state_dict()
-    published = {}
-    for name in expected:
-        old = name
-        for pattern, replacement in substitutions:
-            old = re.sub(pattern, replacement, old)
-        published[old] = name
-    missing = [name for name in published if name not in state_dict]
-    unexpected = [name for name in state_dict if name not in published]
+    names = published_names(arch)
+    missing = [name for name in names if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in names]
     if missing or unexpected:
         raise ValueError(
             f'these are not the weights of {arch}: {len(missing)} names are missing (first: '
             f'{missing[0] if missing else "none"}), {len(unexpected)} are unexpected (first: '
-            f'{unexpected[0] if unexpected else "none"}); --arch takes {", ".join(ARCHS)}'
+            f'{unexpected[0] if unexpected else "none"}); the networks known are {", ".join(ARCHS)}'
         )
-    for old, name in published.items():
-        got, want = tuple(state_dict[old].shape), tuple(expected[name].shape)
-        if got != want:
-            raise ValueError(f'these are not the weights of {arch}: {old} has shape {got}, not {want}')
-    return {name: state_dict[old] for old, name in published.items()}
+    for published, (_, shape) in names.items():
+        found = tuple(getattr(state_dict[published], 'shape', ('no tensor',)))
+        if found != shape:
+            raise ValueError(
+                f'these are not the weights of {arch}: {published} has the shape {found}, not {shape}'
+            )
+    return {name: state_dict[published] for published, (name, _) in names.items()}
 
 
 def convert_file(src, dst, arch: str, key=None) -> None:

@@ -31,12 +31,39 @@ def config_parser(description: str) -> argparse.ArgumentParser:
 def load_config(args: argparse.Namespace) -> Config:
     """The config of parsed arguments, with `--cfg-options` merged and the processes set up."""
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     launch_on_cpu(cfg)
     return cfg
+
+
+def merge_options(cfg, options: dict) -> None:
+    """Merges `--cfg-options`; a new `data_root` reaches all paths of the config under the old one.
+
+    A plain `cfg.merge_from_dict(options)` changes the name `data_root` and not the datasets, which
+    have read it when the config was loaded.
+
+    Args:
+        cfg (mmengine.Config): Changed in place.
+        options (dict): Values by dotted names, as mmengine's DictAction collects them.
+    """
+    old, new = cfg.get('data_root'), options.get('data_root')
+    if old and new:
+        for name, value in list(cfg.items()):
+            cfg[name] = _moved(value, old.rstrip('/'), new.rstrip('/'))
+    cfg.merge_from_dict(options)
+
+
+def _moved(value, old, new):
+    if isinstance(value, dict):
+        return type(value)({key: _moved(item, old, new) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, old, new) for item in value)
+    if isinstance(value, str) and (value == old or value.startswith(f'{old}/')):
+        return new + value[len(old) :]
+    return value
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 import importlib.util
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
 import mmadn  # noqa: F401  first, for torchvision
+
+torch.set_num_threads(1)  # the networks here are tiny: threads only wait for each other
+logging.disable(logging.INFO)  # mmengine logs a page for each model that it initialises
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT.parent / 'shared' / 'reference'
@@ -30,3 +34,37 @@ def reference():
 
     load.fill = fill
     return load
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """Eight digits of each class in either split; `.small` are arguments that train on them for an epoch."""
+    from mmadn.digits import write_digits
+
+    class Digits:
+        full = tmp_path_factory.mktemp('digits') / 'full'
+        root = full.parent / 'small'
+
+    write_digits(Digits.full)
+    for folder in Digits.full.glob('*/*'):
+        few = Digits.root / folder.relative_to(Digits.full)
+        few.mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:8]:
+            (few / path.name).hardlink_to(path)
+    Digits.small = [
+        '--cfg-options',
+        f'data_root={Digits.root}',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'model.backbone.base_channels=4',
+        'model.backbone.stem_channels=4',
+        'model.head.in_channels=128',
+        'default_hooks.checkpoint.interval=1',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+    ]
+    return Digits

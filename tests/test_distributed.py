@@ -1,0 +1,126 @@
+"""Two gloo processes on this machine, compared with one process that has the whole batch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim.optimizer import amp_optimizer_wrapper
+from torch import distributed, multiprocessing
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+import toy
+from conftest import ROOT
+from mmadn import SelfDistillationHook
+from mmadn.distributed import launch_on_cpu
+
+STEPS = 2
+
+
+def parts(data, n):
+    """A batch in `n` equal parts."""
+    size = len(data['inputs']) // n
+    return [
+        {key: value[i * size : (i + 1) * size] for key, value in data.items()} for i in range(n)
+    ]
+
+
+def train(model, network, amp, accumulate, select):
+    """Two optimizer steps; returns all weights. `select(data)` gives this process its part."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    if amp:  # mmengine's own, which asks for a GPU though autocast works without
+        amp_optimizer_wrapper.is_cuda_available = lambda: True
+        wrapper = AmpOptimWrapper(dtype='bfloat16', optimizer=optimizer, accumulative_counts=accumulate)
+    else:
+        wrapper = OptimWrapper(optimizer, accumulative_counts=accumulate)
+    wrapper.initialize_count_status(network, 0, STEPS * accumulate)
+    hook = SelfDistillationHook(features=('backbone.layer3',))
+    model.train()
+    for step in range(STEPS):
+        for data in parts(toy.batch(16, seed=step), accumulate):
+            hook.train_step(model, select(data), wrapper)
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def build():
+    return toy.build(backbone=dict(norm_eval=True))
+
+
+def worker(rank, folder, amp, accumulate):
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    network = build()
+    model = MMDistributedDataParallel(network, find_unused_parameters=False, broadcast_buffers=False)
+    reductions = []
+
+    def count(state, bucket):
+        reductions.append(bucket.buffer().numel())
+        return allreduce_hook(state, bucket)
+
+    model.register_comm_hook(None, count)
+    weights = train(model, network, amp, accumulate, lambda data: parts(data, 2)[rank])
+    torch.save((weights, reductions), f'{folder}/{rank}.pth')
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize('amp', [False, True], ids=['float32', 'bfloat16'])
+def test_two_processes_equal_one(tmp_path, amp, accumulate, monkeypatch):
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    network = build()
+    expected = train(network, network, amp, accumulate, lambda data: data)
+    multiprocessing.spawn(worker, (str(tmp_path), amp, accumulate), nprocs=2)
+    (first, reductions), (second, _) = (torch.load(tmp_path / f'{r}.pth') for r in (0, 1))
+    assert torch.equal(first, second)
+    if amp:  # either run is off by the type's rounding, measured against float32
+        network = build()
+        exact = train(network, network, False, accumulate, lambda data: data)
+        assert (first - expected).norm() < (expected - exact).norm()
+    else:
+        assert (first - expected).abs().max() < 1e-6
+    # Every parameter once a step: neither a second reduction nor one left out.
+    assert sum(reductions) == STEPS * sum(p.numel() for p in network.parameters())
+
+
+def test_launch_on_cpu_says_what_the_environment_lacks(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match='lacks RANK, WORLD_SIZE, MASTER_ADDR; .*dist_train.sh'):
+        launch_on_cpu(Config(dict(launcher='pytorch')))
+    with pytest.raises(RuntimeError, match='lacks SLURM_PROCID'):
+        launch_on_cpu(Config(dict(launcher='slurm')))
+
+
+FAKE_SRUN = """#!/bin/sh
+# Starts the command after the options as Slurm would, in two tasks.
+while [ "${1#-}" != "$1" ]; do case "$1" in -p) shift 2;; *) shift;; esac; done
+for i in 0 1; do
+  SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NTASKS=2 SLURM_NODELIST=here "$@" & pids="$pids $!"
+done
+for p in $pids; do wait $p || exit 1; done
+"""
+
+
+@pytest.mark.parametrize('launcher', ['dist', 'slurm'])
+def test_scripts_train_on_cores(launcher, tmp_path, digits):
+    config, options = 'configs/demo/resnet50_adn_digits.py', digits.small
+    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29617', 'MASTER_PORT': '29618', 'OMP_NUM_THREADS': '1'}
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        env.pop(name, None)
+    if launcher == 'dist':
+        command = ['tools/dist_train.sh', config, '2', '--work-dir', str(tmp_path / 'run')]
+    else:
+        for name, text in {'srun': FAKE_SRUN, 'scontrol': '#!/bin/sh\necho 127.0.0.1\n'}.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        env.update(PATH=f'{tmp_path}:{env["PATH"]}', GPUS='2', GPUS_PER_NODE='0')
+        command = ['tools/slurm_train.sh', 'cpu', 'job', config, str(tmp_path / 'run')]
+    done = subprocess.run([*command, *options], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (tmp_path / 'run' / 'epoch_1.pth').exists()
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'GPU number: 2' in log or 'world_size: 2' in log.lower() or '[1/4]' in log
