@@ -408,9 +408,7 @@ def picture(out: dict, path) -> None:
     """Draws the medians as bars, their quartiles as whiskers, and the ratios beside the bars."""
     medians = out['medians_ms']
     kinds = {  # two hues of Okabe and Ito that colour-blind readers tell apart
-        'stock network (-base: of the mandatory blocks only)': dict(
-            facecolor='#56B4E9', edgecolor='#333333'
-        ),
+        'stock network (-base: of the mandatory blocks only)': dict(facecolor='#56B4E9', edgecolor='#333333'),
         'adaptive depth': dict(facecolor='#E69F00', edgecolor='#333333'),
         'first forward after a switch': dict(facecolor='#F7DDA3', edgecolor='#333333', hatch='///'),
     }

@@ -1,7 +1,6 @@
 """The published weights: their names, and how to bring them into the classifiers of this project."""
 
 import argparse
-import pickle
 import re
 
 import torch
@@ -56,7 +55,9 @@ def load_published(path, key=None) -> dict:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what is no checkpoint makes the unpickler raise anything
         reason = str(error).splitlines()[0] if str(error) else 'it is empty'
         raise ValueError(f'{path} is no complete checkpoint of tensors: {reason}') from error
     if not isinstance(checkpoint, dict):

@@ -67,9 +67,9 @@ def _moved(value, old, new):
 
 
 @contextmanager
-def plain_errors(*errors):
+def plain_errors(errors=(OSError, ValueError)):
     """Ends the program with one line, `error: ...`, for an error that the user can mend."""
     try:
         yield
-    except errors or (OSError, ValueError) as error:
+    except errors as error:
         sys.exit(f'error: {error}')

@@ -33,9 +33,7 @@ class ImageFolder(CustomDataset):
         return samples
 
     def _not_found(self, what):
-        number = (
-            'a folder for each class' if self.num_classes is None else f'{self.num_classes} folders'
-        )
+        number = 'a folder for each class' if self.num_classes is None else f'{self.num_classes} folders'
         return FileNotFoundError(
             f'{what} in {os.path.abspath(self.img_prefix)}; {self.data_root} must hold the images '
             f'as train/<class>/*.JPEG and val/<class>/*.JPEG, with {number} in train and in val; '

@@ -56,7 +56,9 @@ class _Touch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad, *(torch.zeros((), dtype=p.dtype, device=p.device).expand_as(p) for p in ctx.saved_tensors)
+        return grad, *(
+            torch.zeros((), dtype=p.dtype, device=p.device).expand_as(p) for p in ctx.saved_tensors
+        )
 
 
 def touch(loss: Tensor, parameters) -> Tensor:

@@ -40,9 +40,7 @@ class _SubnetLoop:
             with backbone.skipping(skip), autocast(enabled=self.fp16):
                 outputs = step(data_batch)
             evaluator.process(data_samples=outputs, data_batch=data_batch)
-        runner.call_hook(
-            f'after_{mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
-        )
+        runner.call_hook(f'after_{mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
 
 @LOOPS.register_module()

@@ -58,10 +58,7 @@ def machine() -> dict:
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    versions = {
-        name: import_module(name).__version__
-        for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')
-    }
+    versions = {name: import_module(name).__version__ for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')}
     return {
         'cpu': models[0] if models else platform.processor() or platform.machine(),
         'cores': os.cpu_count(),

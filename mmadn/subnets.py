@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import matplotlib
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
@@ -25,10 +25,18 @@ def complexity(model, inputs) -> dict:
     Returns:
         dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
     """
-    info = get_model_complexity_info(model, inputs=(inputs,), show_table=False, show_arch=False)
+    counter = FlopAnalyzer(model, inputs)
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     idle = sum(p.numel() for p in adaptive_backbone(model).idle_parameters())
     params = sum(p.numel() for p in model.parameters()) - idle
-    return {'gflops': info['flops'] / 1e9, 'params': params / 1e6}
+    return {'gflops': counter.total() / 1e9, 'params': params / 1e6}
+
+
+def quiet_runner(cfg: Config) -> Runner:
+    """A Runner that logs its progress, without mmengine's pages on the environment and the config."""
+    runner = Runner.from_cfg(Config({**cfg, 'log_level': 'WARNING'}))
+    runner.logger.setLevel('INFO')
+    return runner
 
 
 def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
@@ -46,7 +54,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     cfg = cfg.copy()
     cfg.load_from = str(checkpoint)
     cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips)
-    runner = Runner.from_cfg(cfg)
+    runner = quiet_runner(cfg)
     metrics = runner.test()
 
     model = unwrap(runner.model)
@@ -96,10 +104,18 @@ def plot(rows: list[dict], path) -> None:
     front = pareto_front(rows, metric)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
     axes.plot(
-        [r['gflops'] for r in rows], [r[metric] for r in rows], 'o', color='#999999', label='sub-network'
+        [r['gflops'] for r in rows],
+        [r[metric] for r in rows],
+        'o',
+        color='#999999',
+        label='sub-network',
     )
     axes.plot(
-        [r['gflops'] for r in front], [r[metric] for r in front], 'o-', color='#0072B2', label='Pareto front'
+        [r['gflops'] for r in front],
+        [r[metric] for r in front],
+        'o-',
+        color='#0072B2',
+        label='Pareto front',
     )
     ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
     for row in {r['skip']: r for r in [*front, *ends]}.values():

@@ -20,6 +20,13 @@ def _deterministic():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def threads():
+    """`threads(n)` computes with n threads for the rest of the test."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope='session')
 def reference():
     """Loads golden data of the published networks: `reference(name)`, with `.fill` for the weights."""

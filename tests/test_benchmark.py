@@ -130,8 +130,7 @@ def test_first_forward_follows_one_at_the_other_depth(tiny, monkeypatch):
 def test_measure_runs_everyone_once_a_round_in_changing_order():
     calls = []
     contestants = [
-        benchmark.Contestant(n, lambda n=n: calls.append(n), lambda n=n: calls.append(f'-{n}'))
-        for n in 'abc'
+        benchmark.Contestant(n, lambda n=n: calls.append(n), lambda n=n: calls.append(f'-{n}')) for n in 'abc'
     ]
     times = benchmark.measure(contestants, benchmark.Settings(rounds=6, warmup=2))
     assert {name: len(values) for name, values in times.items()} == dict(a=6, b=6, c=6)
@@ -190,9 +189,7 @@ def test_peak_memory_sees_what_autograd_keeps():
     assert benchmark.peak_memory(run) == 5 * 4000
 
 
-@pytest.mark.parametrize(
-    'shape, error', [((1, 64, 64), '3 channels'), ((3, 32, 32), 'larger batch')]
-)
+@pytest.mark.parametrize('shape, error', [((1, 64, 64), '3 channels'), ((3, 32, 32), 'larger batch')])
 def test_settings_that_cannot_work_are_refused(shape, error):
     with pytest.raises(ValueError, match=error):
         benchmark.train(benchmark.Settings(batch=1, shape=shape))

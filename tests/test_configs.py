@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader
 from mmadn.depth import SkipAwareNorm
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
-CONFIGS = sorted(
-    str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py') if '_base_' not in path.parts
-)
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
 IN1K = [name for name in CONFIGS if name.startswith('adn/') and name.endswith('_in1k.py')]
 STEPS = ['adn/resnet50_adn_in1k.py', 'adn/resnet50vd_adn_in1k.py', 'adn/resnet101_adn_in1k.py']
 V2 = 'adn/resnet50_adn_v2_in1k.py'
@@ -50,9 +48,7 @@ def build_schedulers(cfg, optimizer, epoch_length):
     found = cfg.get('param_scheduler', [])
     return [
         registry.PARAM_SCHEDULERS.build(
-            dict(end=cfg.train_cfg.get('max_epochs'), **scheduler)
-            if 'end' not in scheduler
-            else scheduler,
+            dict(end=cfg.train_cfg.get('max_epochs'), **scheduler) if 'end' not in scheduler else scheduler,
             default_args=dict(optimizer=optimizer, epoch_length=epoch_length),
         )
         for scheduler in (found if isinstance(found, (list, tuple)) else [found])
@@ -205,9 +201,7 @@ def test_v2_repeats_every_image_four_times_across_the_gpus(monkeypatch):
         for rank in range(GPUS):
             monkeypatch.setattr(repeat_aug, 'get_dist_info', lambda rank=rank: (rank, GPUS))
             dataset = range(size)
-            sampler = registry.DATA_SAMPLERS.build(
-                loader.sampler, default_args=dict(dataset=dataset, seed=0)
-            )
+            sampler = registry.DATA_SAMPLERS.build(loader.sampler, default_args=dict(dataset=dataset, seed=0))
             yield DataLoader(
                 dataset,
                 loader.batch_size,

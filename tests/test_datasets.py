@@ -64,9 +64,7 @@ def test_a_new_data_root_reaches_all_that_lies_under_the_old(old):
     def config(root):
         root = root.rstrip('/')
         return dict(
-            train_dataloader=dict(
-                dataset=dict(data_root=root, pipeline=[dict(file=f'{root}/a.json')])
-            ),
+            train_dataloader=dict(dataset=dict(data_root=root, pipeline=[dict(file=f'{root}/a.json')])),
             val_evaluator=dict(ann_file=f'{root}/annotations/val.json'),
             sizes=(1, 2),
             other='data/coco2/x',

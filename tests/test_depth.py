@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from backbones import CASES
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS as MMDET
@@ -13,8 +14,7 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
 
-from backbones import CASES
-from mmadn.depth import Skippable, SkipAwareNorm, adaptive_backbone
+from mmadn.depth import SkipAwareNorm, Skippable, adaptive_backbone
 
 
 @pytest.fixture(params=CASES)
@@ -134,7 +134,14 @@ def test_bad_skip(case, bad):
 
 def test_bad_mandatory(case):
     lengths = case.lengths
-    for bad in ([0, *lengths[1:]], [lengths[0] + 1, *lengths[1:]], lengths[:-1], 2, 'all', [1.5] * len(lengths)):
+    for bad in (
+        [0, *lengths[1:]],
+        [lengths[0] + 1, *lengths[1:]],
+        lengths[:-1],
+        2,
+        'all',
+        [1.5] * len(lengths),
+    ):
         with pytest.raises(ValueError, match='at least 1 and at most') as error:
             case.build(mandatory=bad)
         assert repr(bad) in str(error.value)
@@ -255,5 +262,7 @@ def test_resnet_zero_init_reaches_both_copies():
 
 def test_resnet_layer_decay_reaches_both_copies():
     network = CASES['resnet50'].build()
-    depths = [network.get_layer_depth(f'backbone.layer2.0.bn1.{n}.weight', 'backbone.') for n in ('full', 'skip')]
+    depths = [
+        network.get_layer_depth(f'backbone.layer2.0.bn1.{n}.weight', 'backbone.') for n in ('full', 'skip')
+    ]
     assert depths[0] == depths[1] == (2, 8)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+import toy
+from conftest import ROOT
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -13,8 +15,6 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-import toy
-from conftest import ROOT
 from mmadn import SelfDistillationHook
 from mmadn.distributed import launch_on_cpu
 
@@ -24,9 +24,7 @@ STEPS = 2
 def parts(data, n):
     """A batch in `n` equal parts."""
     size = len(data['inputs']) // n
-    return [
-        {key: value[i * size : (i + 1) * size] for key, value in data.items()} for i in range(n)
-    ]
+    return [{key: value[i * size : (i + 1) * size] for key, value in data.items()} for i in range(n)]
 
 
 def train(model, network, amp, accumulate, select):
@@ -108,7 +106,13 @@ for p in $pids; do wait $p || exit 1; done
 @pytest.mark.parametrize('launcher', ['dist', 'slurm'])
 def test_scripts_train_on_cores(launcher, tmp_path, digits):
     config, options = 'configs/demo/resnet50_adn_digits.py', digits.small
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': '29617', 'MASTER_PORT': '29618', 'OMP_NUM_THREADS': '1'}
+    env = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': '29617',
+        'MASTER_PORT': '29618',
+        'OMP_NUM_THREADS': '1',
+    }
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         env.pop(name, None)
     if launcher == 'dist':
@@ -119,7 +123,9 @@ def test_scripts_train_on_cores(launcher, tmp_path, digits):
             (tmp_path / name).chmod(0o755)
         env.update(PATH=f'{tmp_path}:{env["PATH"]}', GPUS='2', GPUS_PER_NODE='0')
         command = ['tools/slurm_train.sh', 'cpu', 'job', config, str(tmp_path / 'run')]
-    done = subprocess.run([*command, *options], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (tmp_path / 'run' / 'epoch_1.pth').exists()
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()

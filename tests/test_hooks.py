@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import toy
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
-import toy
 from mmadn import SelfDistillationHook
 
 
@@ -14,7 +14,9 @@ def algorithm_1(model, data, alpha=0.5, temperature=1.0, features=()):
     """Accumulates the gradients of one iteration, written out from the paper."""
     kept = {}
     handles = [
-        model.get_submodule(name).register_forward_hook(lambda m, a, out, name=name: kept.__setitem__(name, out))
+        model.get_submodule(name).register_forward_hook(
+            lambda m, a, out, name=name: kept.__setitem__(name, out)
+        )
         for name in features
     ]
 
@@ -57,7 +59,9 @@ def weights(model):
     ids=str,
 )
 @pytest.mark.parametrize(
-    'with_cp, norm_eval', [(False, True), (True, True), (False, False)], ids=['', 'with_cp', 'statistics']
+    'with_cp, norm_eval',
+    [(False, True), (True, True), (False, False)],
+    ids=['', 'with_cp', 'statistics'],
 )
 @pytest.mark.parametrize('clip', [None, 0.05], ids=['', 'clip'])
 @pytest.mark.parametrize('accumulate', [1, 2], ids=['', 'accumulate'])
@@ -175,10 +179,13 @@ def test_resume_goes_on_where_it_stopped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'arguments', [dict(alpha=a) for a in (0, 1, -0.1, 1.5)] + [dict(temperature=0), dict(temperature=-1), dict(topk=0), dict(features='neck')], ids=str
+    'arguments',
+    [dict(alpha=a) for a in (0, 1, -0.1, 1.5)]
+    + [dict(temperature=0), dict(temperature=-1), dict(topk=0), dict(features='neck')],
+    ids=str,
 )
 def test_bad_arguments(arguments):
-    (name, value), = arguments.items()
+    ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f'{name}={value!r}: give'):
         SelfDistillationHook(**arguments)
 

@@ -38,7 +38,10 @@ def test_logits_of_every_listed_subnet(reference, arch, tmp_path):
         assert logits.std() == pytest.approx(expected['std'], rel=1e-5)
 
 
-def test_gradients_of_one_training_step(reference):
+def test_gradients_of_one_training_step(reference, threads):
+    # The golden step was summed by two threads. In another order, one activation beside zero falls on
+    # the other side of a ReLU and moves the gradients by up to 7e-4; so it does in float64.
+    threads(2)
     golden = reference('resnet50_train_step')
     shapes = reference('resnet50')['shapes']
     weights = convert(reference.fill.fill_state_dict(shapes, golden['salt']), 'resnet50')

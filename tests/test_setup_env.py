@@ -77,9 +77,7 @@ def test_wrong_python(env, monkeypatch, capsys, version):
 
 def test_no_venv_module(env, monkeypatch):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        env.importlib.util, 'find_spec', lambda name: name != 'ensurepip' and find_spec(name)
-    )
+    monkeypatch.setattr(env.importlib.util, 'find_spec', lambda name: name != 'ensurepip' and find_spec(name))
     with pytest.raises(env.SetupError, match='python3-venv'):
         env.check_system(env.requirements())
 

@@ -7,9 +7,7 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
 CLASSES = 5
-BACKBONE = dict(
-    type='mmadn.ADNResNet', depth=50, stem_channels=4, base_channels=4, zero_init_residual=False
-)
+BACKBONE = dict(type='mmadn.ADNResNet', depth=50, stem_channels=4, base_channels=4, zero_init_residual=False)
 
 
 def model_cfg(backbone=None, train_cfg=None, **head):
@@ -57,7 +55,10 @@ class Images(Dataset):
 def runner(work_dir, model=None, hooks=(), epochs=2, **kwargs):
     def loader(shuffle):
         return dict(
-            batch_size=4, num_workers=0, dataset=Images(), sampler=dict(type='DefaultSampler', shuffle=shuffle)
+            batch_size=4,
+            num_workers=0,
+            dataset=Images(),
+            sampler=dict(type='DefaultSampler', shuffle=shuffle),
         )
 
     settings = dict(

@@ -14,7 +14,7 @@ def main():
     parser.add_argument(
         '--key',
         choices=['model', 'model_ema'],
-        help='which weights of a training checkpoint; by default the averaged ones, model_ema, if it has them',
+        help='which weights of a training checkpoint; by default model_ema, the averaged ones, if any',
     )
     args = parser.parse_args()
     with cli.plain_errors():

@@ -133,11 +133,7 @@ def operators():
 def up_to_date():
     """CUDA operators, once asked for, also serve a later run that does not ask."""
     stamps = [f'{fingerprint()} {kind}' for kind in {operators(), 'cuda'}]
-    return (
-        STAMP.is_file()
-        and STAMP.read_text().strip() in stamps
-        and venv_version() == python_version()
-    )
+    return STAMP.is_file() and STAMP.read_text().strip() in stamps and venv_version() == python_version()
 
 
 # What the machine must have
@@ -187,8 +183,7 @@ def check_space(folder, wanted):
     free = shutil.disk_usage(str(folder)).free / 1e9
     if free < wanted:
         raise SetupError(
-            f'not enough disk space: {folder} has {free:.1f} GB free, and about {wanted} GB '
-            'are needed'
+            f'not enough disk space: {folder} has {free:.1f} GB free, and about {wanted} GB are needed'
         )
 
 
@@ -199,9 +194,7 @@ def install_mmcv(version):
     try:
         torch_version = venv_python('import torch; print(torch.__version__)')
     except subprocess.CalledProcessError:
-        raise SetupError(
-            'torch cannot be imported in .venv: delete .venv and run it again'
-        ) from None
+        raise SetupError('torch cannot be imported in .venv: delete .venv and run it again') from None
     wheel = cached_wheel(version, torch_version)
     pip('install', '--no-deps', '--no-index', '--force-reinstall', str(wheel))
     try:

@@ -2,9 +2,7 @@
 # torchvision's second one for ResNet50, without its label smoothing, as the published training.
 _base_ = 'resnet50_adn_in1k.py'
 
-model = dict(
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.2), dict(type='CutMix', alpha=1.0)])
-)
+model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=0.2), dict(type='CutMix', alpha=1.0)]))
 randomness = dict(diff_rank_seed=True)  # every GPU draws its own mixup or cutmix
 
 train_pipeline = [

@@ -7,10 +7,7 @@ custom_hooks = [dict(type='mmadn.SelfDistillationHook')]
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3),
-    # Without the zero-initialised residual branches, which start as identities and need a long schedule.
-    backbone=dict(
-        type='mmadn.ADNResNet', depth=50, stem_channels=16, base_channels=16, zero_init_residual=False
-    ),
+    backbone=dict(type='mmadn.ADNResNet', depth=50, stem_channels=16, base_channels=16),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=512, topk=(1,), cal_acc=True),
 )
@@ -21,7 +18,11 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=3),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=32), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=32),
+    dict(type='PackInputs'),
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -40,13 +41,14 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=25, val_interval=5)
 val_cfg = dict(type='mmadn.SubnetValLoop')
 test_cfg = dict(type='mmadn.SubnetTestLoop')
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
-param_scheduler = dict(type='OneCycleLR', eta_max=4e-3, by_epoch=True, convert_to_iter_based=True, total_steps=20)
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=8e-3, weight_decay=0.05))
+param_scheduler = dict(type='OneCycleLR', eta_max=8e-3, total_steps=25, convert_to_iter_based=True)
+auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', interval=20, save_best='TTTT/accuracy/top1'),
+    checkpoint=dict(type='CheckpointHook', interval=25, save_best='TTTT/accuracy/top1'),
 )
 randomness = dict(seed=0)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+import toy
+
+
+def test_validates_both_ends_in_one_pass_over_the_data(tmp_path):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='TTTT/accuracy/top1'))
+    runner = toy.runner(tmp_path, epochs=1, default_hooks=hooks)
+    runner.train()
+    assert runner.val_dataloader.dataset.loaded == 16
+    scalars = runner.message_hub.log_scalars
+    assert {'val/FFFF/accuracy/top1', 'val/TTTT/accuracy/top1'} <= set(scalars)
+    assert list(tmp_path.glob('best_TTTT_accuracy_top1_epoch_1.pth'))
+    assert runner.model.backbone.skip == 'FFFF'
+
+
+@pytest.mark.parametrize(
+    'skips, names',
+    [
+        (['TTFF', [True, True, True, True], 'base', 'super'], ['TTFF', 'TTTT', 'FFFF']),
+        ('all', None),
+    ],
+    ids=['some', 'all'],
+)
+def test_each_metric_is_that_of_a_run_at_that_depth(skips, names, tmp_path):
+    runner = toy.runner(tmp_path, test_cfg=dict(type='mmadn.SubnetTestLoop', skips=skips))
+    model = runner.model
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    metrics = runner.test()
+    names = names or model.backbone.subnets()
+    assert list(metrics) == [f'{name}/accuracy/top1' for name in names]
+    assert runner.test_dataloader.dataset.loaded == 16
+    data = toy.batch(16)
+    labels = torch.cat([s.gt_label for s in data['data_samples']])
+    seen = set()
+    for name in names:
+        model.backbone.set_skip(name)
+        predicted = torch.stack([s.pred_label for s in model.test_step(data)]).flatten()
+        accuracy = 100 * (predicted == labels).float().mean().item()
+        assert metrics[f'{name}/accuracy/top1'] == pytest.approx(accuracy)
+        seen.add(tuple(predicted.tolist()))
+    assert len(seen) > 1  # the depths do differ
+
+
+def test_hooks_see_each_batch_once(tmp_path):
+    from mmengine.hooks import Hook
+
+    class Count(Hook):
+        before = after = 0
+
+        def before_test_iter(self, runner, **kwargs):
+            self.before += 1
+
+        def after_test_iter(self, runner, outputs=None, **kwargs):
+            self.after += 1
+            assert len(outputs) == 4
+
+    count = Count()
+    toy.runner(tmp_path, hooks=[count]).test()
+    assert (count.before, count.after) == (4, 4)
+
+
+def test_bad_settings_stop_before_the_data(tmp_path):
+    runner = toy.runner(tmp_path, test_cfg=dict(type='mmadn.SubnetTestLoop', skips=['TT']))
+    with pytest.raises(ValueError, match="skip='TT': give 4 letters"):
+        runner.test()
+    stock = toy.model_cfg(backbone=dict(type='mmpretrain.ResNet'))
+    with pytest.raises(TypeError, match='no adaptive depth'):
+        toy.runner(tmp_path, model=stock, experiment_name='stock').test()

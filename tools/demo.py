@@ -1,0 +1,32 @@
+"""Trains an adaptive-depth ResNet50 on handwritten digits and compares its 16 sub-networks."""
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from mmadn import subnets
+from mmadn.digits import write_digits
+from mmadn.report import print_table
+
+CONFIG = 'configs/demo/resnet50_adn_digits.py'
+
+
+def main():
+    os.chdir(Path(__file__).parents[1])
+    torch.set_num_threads(1)  # a network this narrow computes no faster with more
+    cfg = Config.fromfile(CONFIG)
+    write_digits(cfg.data_root)
+    print(f'Training {CONFIG} on {cfg.data_root}, about two minutes', flush=True)
+    subnets.quiet_runner(cfg).train()
+    checkpoint = find_latest_checkpoint(cfg.work_dir)
+    rows = subnets.evaluate_subnets(cfg, checkpoint)
+    subnets.write_report(rows, cfg.work_dir, config=CONFIG, checkpoint=checkpoint)
+    print_table(subnets.table(rows), title='One network, 16 depths: T skips a stage, F runs it whole')
+    print(f'The picture: {cfg.work_dir}/subnets.png')
+
+
+if __name__ == '__main__':
+    main()
