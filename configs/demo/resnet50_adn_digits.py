@@ -7,7 +7,11 @@ custom_hooks = [dict(type='mmadn.SelfDistillationHook')]
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(type='mmadn.ADNResNet', depth=50, stem_channels=16, base_channels=16),
+    # Residual branches that start at zero would still be near it after so short a training, and any
+    # network could skip them.
+    backbone=dict(
+        type='mmadn.ADNResNet', depth=50, stem_channels=16, base_channels=16, zero_init_residual=False
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=512, topk=(1,), cal_acc=True),
 )
@@ -41,14 +45,16 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=25, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=5)
 val_cfg = dict(type='mmadn.SubnetValLoop')
 test_cfg = dict(type='mmadn.SubnetTestLoop')
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=8e-3, weight_decay=0.05))
-param_scheduler = dict(type='OneCycleLR', eta_max=8e-3, total_steps=25, convert_to_iter_based=True)
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05), clip_grad=dict(max_norm=1.0)
+)
+param_scheduler = dict(type='OneCycleLR', eta_max=1e-2, total_steps=30, convert_to_iter_based=True)
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', interval=25, save_best='TTTT/accuracy/top1'),
+    checkpoint=dict(type='CheckpointHook', interval=30, save_best='TTTT/accuracy/top1'),
 )
 randomness = dict(seed=0)
