@@ -1,7 +1,13 @@
 """Adaptive Depth Networks with Skippable Sub-Paths (NeurIPS 2024) for OpenMMLab."""
 
 from . import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
-from .backbones import ADNResNet
+from .backbones import (
+    ADNConvNeXt,
+    ADNMobileNetV2,
+    ADNResNet,
+    ADNSwinTransformer,
+    ADNVisionTransformer,
+)
 from .datasets import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .hooks import SelfDistillationHook
@@ -9,7 +15,11 @@ from .loops import SubnetTestLoop, SubnetValLoop
 from .version import __version__
 
 __all__ = [
+    'ADNConvNeXt',
+    'ADNMobileNetV2',
     'ADNResNet',
+    'ADNSwinTransformer',
+    'ADNVisionTransformer',
     'AdaptiveDepth',
     'ImageFolder',
     'SelfDistillationHook',

@@ -64,6 +64,7 @@ def test_base_net_is_the_stock_network_with_fewer_blocks(case, images):
     weights = network.state_dict()
 
     def value(name):  # a doubled norm's second copy
+        name = case.base_name(name)
         head, _, last = name.rpartition('.')
         return weights.get(name, weights.get(f'{head}.skip.{last}'))
 
@@ -225,6 +226,8 @@ def test_sync_batchnorm_keeps_both_copies(case):
 
 
 def test_stochastic_depth_is_off_in_the_base_net(case, images):
+    if not case.drop_path:
+        pytest.skip('this network has no stochastic depth')
     network = randomize(case.build(**case.drop_path))
     network.train()
     for module in network.modules():
@@ -266,3 +269,53 @@ def test_resnet_layer_decay_reaches_both_copies():
         network.get_layer_depth(f'backbone.layer2.0.bn1.{n}.weight', 'backbone.') for n in ('full', 'skip')
     ]
     assert depths[0] == depths[1] == (2, 8)
+
+
+def test_swin_loads_the_first_stock_checkpoints(tmp_path):
+    case = CASES['swin']
+    stock = randomize(case.build('stock', out_indices=(3,)))
+    old = {name.replace('norm3.', 'norm.'): value for name, value in stock.state_dict().items()}
+    old['stages.0.blocks.1.attn.attn_mask'] = torch.zeros(1)
+    torch.save({f'backbone.{name}': value for name, value in old.items()}, tmp_path / 'old.pth')
+    model = nn.Module()
+    model.backbone = case.build(out_indices=(3,))
+    load_checkpoint(model, str(tmp_path / 'old.pth'), strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    assert equal(run(model.backbone, images), run(stock, images))
+
+
+@pytest.mark.parametrize('group', [0, 5, 13, 1.5])
+def test_vit_group_divides_the_blocks(group):
+    with pytest.raises(ValueError, match=f'group={group}: give a divisor of the 12 blocks'):
+        CASES['vit'].build(group=group)
+
+
+def test_vit_group_is_the_length_of_a_stage():
+    network = CASES['vit'].build(group=6)
+    assert network.subnets() == ['FF', 'FT', 'TF', 'TT']
+    with pytest.raises(ValueError, match='at most 6, 6'):
+        CASES['vit'].build(group=6, mandatory=(3, 7))
+
+
+def test_vit_keeps_its_epsilon():
+    norms = [m for m in CASES['vit'].build().modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 12 * 2 + 8 * 2 + 1 and all(m.eps == 1e-6 for m in norms)
+
+
+@pytest.mark.parametrize(
+    'name, parameters',
+    [('resnet50', 26_112), ('mobilenet_v2', 22_672), ('swin', 14_208), ('vit', 24_576)],
+)
+def test_doubling_adds_the_published_number_of_parameters(name, parameters):
+    case = CASES[name]
+    args = {
+        'resnet50': dict(depth=50),
+        'mobilenet_v2': {},
+        'swin': dict(arch='tiny'),
+        'vit': dict(arch='base'),
+    }[name]
+    sizes = [
+        sum(p.numel() for p in MMENGINE.build(dict(type=kind, **args)).parameters())
+        for kind in (case.adn, case.stock)
+    ]
+    assert sizes[0] - sizes[1] == parameters

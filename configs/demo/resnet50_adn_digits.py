@@ -48,9 +48,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=5)
 val_cfg = dict(type='mmadn.SubnetValLoop')
 test_cfg = dict(type='mmadn.SubnetTestLoop')
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05), clip_grad=dict(max_norm=1.0)
-)
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
 param_scheduler = dict(type='OneCycleLR', eta_max=1e-2, total_steps=30, convert_to_iter_based=True)
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(
