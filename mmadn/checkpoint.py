@@ -2,48 +2,144 @@
 
 import argparse
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from mmengine.registry import MODELS
 
 from .report import replacing
 
-# What a name here is called in a published checkpoint: substitutions, applied in turn.
-_TORCHVISION_RESNET = (
-    (r'^backbone\.', ''),
-    (r'^head\.fc\.', 'fc.'),
-    (r'\.full\.', '.'),
-    (r'\.skip\.', '_skip.'),
-)
+
+@dataclass
+class Arch:
+    """A published network.
+
+    Args:
+        model (dict): The classifier here that takes its weights.
+        names (Sequence[tuple]): How a name here becomes the published one: arguments of `re.sub`,
+            applied in turn.
+        layout (Callable, optional): `layout(name here, tensor, back)` brings a tensor that the two
+            sides lay out differently from the published layout to the one here, or `back`.
+    """
+
+    model: dict
+    names: tuple
+    layout: Callable = lambda name, tensor, back: tensor
 
 
-def _resnet(depth, **kwargs):
+def _classifier(backbone, in_channels, gap=True, head='LinearClsHead', **kwargs):
     return dict(
         type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmadn.ADNResNet', depth=depth, **kwargs),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=2048),
+        backbone=dict(type=f'mmadn.{backbone}', **kwargs),
+        neck=dict(type='mmpretrain.GlobalAveragePooling') if gap else None,
+        head=dict(type=f'mmpretrain.{head}', num_classes=1000, in_channels=in_channels),
     )
 
 
-# The published networks: the classifier that takes the weights, and the names.
+_COPIES = ((r'\.full\.', '.'), (r'\.skip\.', '_skip.'))
+
+
+def _resnet(**kwargs):
+    return Arch(
+        _classifier('ADNResNet', 2048, **kwargs),
+        ((r'^backbone\.', ''), (r'^head\.fc\.', 'fc.'), *_COPIES),
+    )
+
+
+_MOBILENET = Arch(
+    _classifier('ADNMobileNetV2', 1280),
+    (
+        (r'^head\.fc\.', 'classifier.1.'),
+        (r'^backbone\.conv1\.', 'features.0.'),
+        (r'^backbone\.conv2\.', 'features.8.'),
+        (r'^backbone\.layer([17])\.0\.', r'features.\1.'),
+        (r'^backbone\.layer', 'features.'),
+        (r'\.conv\.(?=\w+$)', '.conv_layer.'),
+        (r'\.bn\.', '.norm.'),
+        *_COPIES,
+    ),
+)
+
+
+def _vit(patch_size):
+    return Arch(
+        _classifier(
+            'ADNVisionTransformer',
+            768,
+            gap=False,
+            head='VisionTransformerClsHead',
+            arch='base',
+            patch_size=patch_size,
+        ),
+        (
+            (r'^head\.layers\.head', 'heads.head'),
+            (r'^backbone\.cls_token', 'class_token'),
+            (r'^backbone\.pos_embed', 'encoder.pos_embedding'),
+            (r'^backbone\.patch_embed\.projection', 'conv_proj'),
+            (r'^backbone\.ln1\.', 'encoder.ln.'),
+            (r'^backbone\.layers\.', 'encoder.layers.encoder_layer_'),
+            (r'\.ln([12])', r'.ln_\1'),
+            (r'\.attn\.qkv\.', '.self_attention.in_proj_'),
+            (r'\.attn\.proj', '.self_attention.out_proj'),
+            (r'\.ffn\.layers\.0\.0', '.mlp.0'),
+            (r'\.ffn\.layers\.1', '.mlp.3'),
+            *_COPIES,
+        ),
+    )
+
+
+def _swin_layout(name, tensor, back):
+    if name.endswith('relative_position_index'):
+        return tensor.flatten() if back else tensor.view(2 * [round(len(tensor) ** 0.5)])
+    if '.downsample.' not in name:
+        return tensor
+    # The channels of a patch merging: published are the four positions of the window (rows after
+    # columns) with all channels each, here are the channels with the four positions (row by row) each.
+    if back:
+        return tensor.unflatten(-1, (-1, 4)).transpose(-1, -2)[..., [0, 2, 1, 3], :].flatten(-2)
+    return tensor.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :].transpose(-1, -2).flatten(-2)
+
+
+_SWIN = Arch(
+    _classifier('ADNSwinTransformer', 768, arch='tiny'),
+    (
+        (r'^head\.fc\.', 'head.'),
+        (r'^backbone\.patch_embed\.projection', 'pre.0'),
+        (r'^backbone\.patch_embed\.norm', 'pre.2'),
+        (r'^backbone\.norm3', 'norm'),
+        (r'^backbone\.stages\.(\d)\.blocks', lambda m: f'features.{2 * int(m[1])}'),
+        (r'^backbone\.stages\.(\d)\.downsample', lambda m: f'features.{2 * int(m[1]) + 1}'),
+        (r'\.attn\.w_msa', '.attn'),
+        (r'\.ffn\.layers\.0\.0', '.mlp.0'),
+        (r'\.ffn\.layers\.1', '.mlp.3'),
+        *_COPIES,
+    ),
+    _swin_layout,
+)
+
 ARCHS = {
-    'resnet50': (_resnet(50), _TORCHVISION_RESNET),
-    'resnet101': (_resnet(101), _TORCHVISION_RESNET),
-    'resnet50vd': (_resnet(50, avg_down=True), _TORCHVISION_RESNET),
+    'resnet50': _resnet(depth=50),
+    'resnet101': _resnet(depth=101),
+    'resnet50vd': _resnet(depth=50, avg_down=True),
+    'mobilenet_v2': _MOBILENET,
+    'vit_b_16': _vit(16),
+    'vit_b_32': _vit(32),
+    'swin_t': _SWIN,
 }
 
 
-def load_published(path, key=None) -> dict:
-    """Reads a published checkpoint: a bare state dict, or a training checkpoint that holds several.
+def load_checkpoint(path, key=None) -> dict:
+    """Reads the weights in a file: a bare state dict, or an entry of a training checkpoint.
 
     Nothing but tensors and plain values is unpickled, and argparse's Namespace, in which training
     checkpoints carry their settings.
 
     Args:
         path (str | Path): The file.
-        key (str, optional): Which entry of a training checkpoint. By default `model_ema`, the averaged
-            weights that its accuracy was measured with, else `model`.
+        key (str, optional): Which entry of a training checkpoint. By default `state_dict`, which one of
+            this project has, `model_ema`, the averaged weights that the accuracy of a published one
+            was measured with, or `model`.
 
     Returns:
         dict[str, Tensor]: The state dict.
@@ -62,7 +158,7 @@ def load_published(path, key=None) -> dict:
         raise ValueError(f'{path} is no complete checkpoint of tensors: {reason}') from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}; a state dict is expected')
-    found = [k for k in ('model_ema', 'model') if isinstance(checkpoint.get(k), dict)]
+    found = [k for k in ('state_dict', 'model_ema', 'model') if isinstance(checkpoint.get(k), dict)]
     if key is not None and key not in found:
         raise ValueError(f'{path} has no entry {key!r}; it has {", ".join(found) or "one bare state dict"}')
     if found:
@@ -74,57 +170,87 @@ def load_published(path, key=None) -> dict:
     }
 
 
+def _arch(name) -> Arch:
+    if name not in ARCHS:
+        raise ValueError(f'arch={name!r}: choose one of {", ".join(ARCHS)}')
+    return ARCHS[name]
+
+
 def published_names(arch: str) -> dict:
-    """The network's tensors by their published names: `{published: (name here, shape)}`.
+    """The tensors of a network by their published names: `{published: (name here, tensor here)}`.
 
     Raises:
         ValueError: `arch` is none of `ARCHS`.
     """
-    if arch not in ARCHS:
-        raise ValueError(f'arch={arch!r}: choose one of {", ".join(ARCHS)}')
-    model, substitutions = ARCHS[arch]
     names = {}
-    for name, tensor in MODELS.build(model).state_dict().items():
+    for name, tensor in MODELS.build(_arch(arch).model).state_dict().items():
         published = name
-        for pattern, replacement in substitutions:
+        for pattern, replacement in _arch(arch).names:
             published = re.sub(pattern, replacement, published)
-        names[published] = name, tuple(tensor.shape)
+        names[published] = name, tensor
     return names
 
 
 def convert(state_dict: dict, arch: str) -> dict:
-    """Renames a published state dict into the one of the classifier in `configs/adn/`.
+    """Turns published weights into those of the classifier in `configs/adn/`.
 
     Args:
         state_dict (dict[str, Tensor]): The published weights.
         arch (str): One of `ARCHS`.
 
     Returns:
-        dict[str, Tensor]: The same tensors under the names used here.
+        dict[str, Tensor]: The weights under the names and in the layout used here.
 
     Raises:
         ValueError: `arch` is unknown, or the names or shapes are not those of that network.
     """
-    names = published_names(arch)
-    missing = [name for name in names if name not in state_dict]
-    unexpected = [name for name in state_dict if name not in names]
+    layout, names = _arch(arch).layout, published_names(arch)
+    here = {published: (name, layout(name, tensor, back=True)) for published, (name, tensor) in names.items()}
+    # What follows from the window size may be left out.
+    own = {name: value for name, (_, value) in here.items() if name.endswith('relative_position_index')}
+    state_dict = {**own, **state_dict}
+    _check(state_dict, {name: tensor for name, (_, tensor) in here.items()}, arch)
+    return {name: layout(name, state_dict[published], back=False) for published, (name, _) in names.items()}
+
+
+def convert_back(state_dict: dict, arch: str) -> dict:
+    """The inverse of `convert`: from the weights used here to the published names and layout.
+
+    Raises:
+        ValueError: As `convert` does.
+    """
+    layout, names = _arch(arch).layout, published_names(arch)
+    _check(state_dict, dict(names.values()), arch)
+    return {published: layout(name, state_dict[name], back=True) for published, (name, _) in names.items()}
+
+
+def _check(state_dict, expected, arch):
+    missing = [name for name in expected if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in expected]
     if missing or unexpected:
         raise ValueError(
             f'these are not the weights of {arch}: {len(missing)} names are missing (first: '
             f'{missing[0] if missing else "none"}), {len(unexpected)} are unexpected (first: '
             f'{unexpected[0] if unexpected else "none"}); the networks known are {", ".join(ARCHS)}'
         )
-    for published, (_, shape) in names.items():
-        found = tuple(getattr(state_dict[published], 'shape', ('no tensor',)))
+    for name, tensor in expected.items():
+        found, shape = tuple(getattr(state_dict[name], 'shape', ('no tensor',))), tuple(tensor.shape)
         if found != shape:
             raise ValueError(
-                f'these are not the weights of {arch}: {published} has the shape {found}, not {shape}'
+                f'these are not the weights of {arch}: {name} has the shape {found}, not {shape}'
             )
-    return {name: state_dict[published] for published, (name, _) in names.items()}
 
 
-def convert_file(src, dst, arch: str, key=None) -> None:
-    """Writes the checkpoint `dst` from the published weights in `src`; raises as its two steps do."""
-    state_dict = convert(load_published(src, key), arch)
+def convert_file(src, dst, arch: str, key=None, to='mmadn') -> None:
+    """Writes the checkpoint `dst` from the weights in `src`.
+
+    Args:
+        to (str): 'mmadn' from published weights, or 'published' from a checkpoint of this project.
+        src, dst, arch, key: See `load_checkpoint` and `convert`, whose errors this raises too.
+    """
+    if to == 'published':
+        checkpoint = convert_back(load_checkpoint(src), arch)
+    else:
+        checkpoint = {'meta': {'arch': arch}, 'state_dict': convert(load_checkpoint(src, key), arch)}
     with replacing(dst) as path:
-        torch.save({'meta': {'arch': arch}, 'state_dict': state_dict}, path)
+        torch.save(checkpoint, path)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
-from mmadn.checkpoint import ARCHS, convert, convert_file, published_names
+from mmadn.checkpoint import ARCHS, convert, convert_back, convert_file, published_names
 
 
 @pytest.fixture(scope='module')
@@ -14,17 +14,46 @@ def published():
     """Weights under published names, all different."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: torch.rand(shape, generator=generator)
-        for name, (_, shape) in published_names('resnet50').items()
+        name: torch.rand(tensor.shape, generator=generator)
+        for name, (_, tensor) in published_names('resnet50').items()
     }
+
+
+CONFIGS = {'mobilenet_v2': 'mobilenetv2', 'vit_b_16': 'vit_b16', 'vit_b_32': 'vit_b32'}
 
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_the_result_loads_in_the_classifier_of_the_config(arch):
-    config = Config.fromfile(ROOT / f'configs/adn/{arch}_adn_in1k.py')
-    model = MODELS.build({**config.model, 'type': 'mmpretrain.ImageClassifier'})
-    names = [name for name, _ in published_names(arch).values()]
-    assert names == list(model.state_dict())
+    config = Config.fromfile(ROOT / f'configs/adn/{CONFIGS.get(arch, arch)}_adn_in1k.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build({**config.model, 'type': 'mmpretrain.ImageClassifier'})
+    assert model.state_dict().keys() == {name for name, _ in published_names(arch).values()}
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_there_and_back_is_the_identity(arch, tmp_path):
+    here = {name: torch.rand(tensor.shape) for name, tensor in published_names(arch).values()}
+    torch.save({'state_dict': here, 'meta': {}}, tmp_path / 'here.pth')
+    convert_file(tmp_path / 'here.pth', tmp_path / 'published.pth', arch, to='published')
+    convert_file(tmp_path / 'published.pth', tmp_path / 'again.pth', arch)
+    convert_file(tmp_path / 'again.pth', tmp_path / 'back.pth', arch, to='published')
+    again = torch.load(tmp_path / 'again.pth', weights_only=True)['state_dict']
+    assert again.keys() == here.keys() and all(torch.equal(again[n], here[n]) for n in here)
+    published, back = (torch.load(tmp_path / f'{n}.pth', weights_only=True) for n in ('published', 'back'))
+    assert published.keys() == back.keys()
+    assert all(torch.equal(published[n], back[n]) for n in published)
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_published_names_and_shapes(arch, reference):
+    expected = reference(arch)['shapes']
+    weights = reference.fill.fill_state_dict(expected)
+    back = convert_back(convert(weights, arch), arch)
+    index = {name for name in back if name.endswith('relative_position_index')}
+    assert {name: list(tensor.shape) for name, tensor in back.items() if name not in index} == expected
+    assert all(torch.equal(back[name], tensor) for name, tensor in weights.items())
+    assert (len(index) == 12) == (arch == 'swin_t')
+    assert all(back[name].shape == (49 * 49,) for name in index)  # as torchvision's buffers
 
 
 def test_every_tensor_finds_its_place(published):

@@ -12,11 +12,10 @@ from mmadn.checkpoint import ARCHS, convert, convert_file, published_names
 
 
 def build(arch):
-    model, _ = ARCHS[arch]
-    return MODELS.build(model)
+    return MODELS.build(ARCHS[arch].model)
 
 
-@pytest.mark.parametrize('arch', ['resnet50', 'resnet101', 'resnet50vd'])
+@pytest.mark.parametrize('arch', ARCHS)
 def test_logits_of_every_listed_subnet(reference, arch, tmp_path):
     golden = reference(arch)
     weights = reference.fill.fill_state_dict(golden['shapes'], golden['salt'])

@@ -48,7 +48,7 @@ def test_published_complexity_of_resnet50():
 
     from mmadn.checkpoint import ARCHS
 
-    model = MODELS.build(ARCHS['resnet50'][0])
+    model = MODELS.build(ARCHS['resnet50'].model)
     model.eval()
     images = torch.zeros(1, 3, 224, 224)
     full = complexity(model, images)

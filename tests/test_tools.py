@@ -127,7 +127,7 @@ def test_stock_checkpoint_is_tested_as_an_adaptive_one(digits, tmp_path):
 
 
 def test_convert_checkpoint(tmp_path):
-    weights = {name: torch.zeros(shape) for name, (_, shape) in published_names('resnet50').items()}
+    weights = {name: torch.zeros(tensor.shape) for name, (_, tensor) in published_names('resnet50').items()}
     torch.save(weights, tmp_path / 'src.pth')
     done = run(
         'tools/convert_checkpoint.py',
@@ -137,7 +137,9 @@ def test_convert_checkpoint(tmp_path):
         'resnet50',
     )
     assert 'loads in the classifier of configs/adn/' in done.stdout
-    assert (tmp_path / 'dst.pth').exists()
+    back = ['tools/convert_checkpoint.py', tmp_path / 'dst.pth', tmp_path / 'back.pth', '--arch', 'resnet50']
+    run(*back, '--to', 'published')
+    assert torch.load(tmp_path / 'back.pth', weights_only=True).keys() == weights.keys()
     done = run(
         'tools/convert_checkpoint.py',
         tmp_path / 'src.pth',

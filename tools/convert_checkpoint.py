@@ -13,13 +13,20 @@ def main():
     parser.add_argument('--arch', required=True, choices=ARCHS)
     parser.add_argument(
         '--key',
-        choices=['model', 'model_ema'],
+        choices=['state_dict', 'model', 'model_ema'],
         help='which weights of a training checkpoint; by default model_ema, the averaged ones, if any',
+    )
+    parser.add_argument(
+        '--to',
+        choices=['mmadn', 'published'],
+        default='mmadn',
+        help='published: the way back, from a checkpoint of this project to a bare state dict',
     )
     args = parser.parse_args()
     with cli.plain_errors():
-        convert_file(args.src, args.dst, args.arch, args.key)
-    print(f'{args.dst}: {args.arch}, loads in the classifier of configs/adn/')
+        convert_file(args.src, args.dst, args.arch, args.key, args.to)
+    where = 'the classifier of configs/adn/' if args.to == 'mmadn' else 'the published network'
+    print(f'{args.dst}: {args.arch}, loads in {where}')
 
 
 if __name__ == '__main__':
