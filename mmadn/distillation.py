@@ -31,21 +31,24 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, to
 
 
 def feature_divergence(student, teacher, temperature: float = 1.0):
-    """KL of feature maps: each is averaged over its positions and softmaxed over its channels.
+    """KL of features: each is averaged over its positions and softmaxed over its channels.
 
     Args:
-        student, teacher (Tensor | Sequence[Tensor]): Maps of shape (N, C, H, W), or as many of them on
-            either side.
+        student, teacher (Tensor | Sequence): Maps of shape (N, C, H, W), tokens of shape (N, L, C) with
+            the class token among the positions, or as many of them on either side; what else a module
+            returns beside them, such as the size of a map, is passed over.
 
     Returns:
-        Tensor: A scalar in float32, summed over the maps.
+        Tensor: A scalar in float32, summed over the features.
     """
-    if isinstance(student, Tensor):
-        student, teacher = [student], [teacher]
     return sum(
-        kl_divergence(s.flatten(2).mean(2), t.flatten(2).mean(2), temperature)
-        for s, t in zip(student, teacher, strict=True)
+        kl_divergence(s, t, temperature) for s, t in zip(_pooled(student), _pooled(teacher), strict=True)
     )
+
+
+def _pooled(features):
+    features = [features] if isinstance(features, Tensor) else features
+    return [x.mean(1) if x.ndim == 3 else x.mean((2, 3)) for x in features if isinstance(x, Tensor)]
 
 
 class _Touch(torch.autograd.Function):

@@ -1,8 +1,11 @@
+import random
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmpretrain import get_model
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,14 +31,28 @@ class SelfDistillationHook(Hook):
         temperature (float): Temperature of the KL terms, above 0.
         topk (int, optional): Only this many of the teacher's largest logits enter; None takes all.
         features (Sequence[str]): Modules whose outputs are distilled too, such as
-            `('backbone.layer3', 'backbone.layer4')`: feature maps, averaged over their positions.
+            `('backbone.layer3', 'backbone.layer4')`, or `'backbone.stages.3'` in Swin and ConvNeXt and
+            `'backbone.layers.11'` in ViT: see `feature_divergence`.
+        depths (Sequence): The depths of the two passes, see `set_skip`. Either may be 'random', drawn
+            anew in each iteration among those that the other pass does not have (paper, Table 4).
+        teacher (dict, optional): A classifier that teaches the super-net: `config` and `checkpoint`
+            (paths, or what else `mmpretrain.get_model` takes), `weight` (0.9) of its KL term in the
+            super-net's loss, where the labels keep the rest, and its `temperature` (2).
 
     Raises:
-        ValueError: An argument is out of its range, or `features` names a module the model lacks.
+        ValueError: An argument is out of its range, or does not fit the model.
         TypeError: The model has no adaptive-depth backbone, or a wrapper that shards it.
     """
 
-    def __init__(self, alpha=0.5, temperature=1.0, topk=500, features=()):
+    def __init__(
+        self,
+        alpha=0.5,
+        temperature=1.0,
+        topk=500,
+        features=(),
+        depths=('super', 'base'),
+        teacher=None,
+    ):
         if not 0 < alpha < 1:
             raise ValueError(f'alpha={alpha!r}: give a number between 0 and 1, without both')
         if not temperature > 0:
@@ -44,10 +61,14 @@ class SelfDistillationHook(Hook):
             raise ValueError(f'topk={topk!r}: give a number of logits from 1 on, or None for all')
         if isinstance(features, str):
             raise ValueError(f'features={features!r}: give a list of module names')
+        if isinstance(depths, str) or len(depths) != 2:
+            raise ValueError(f"depths={depths!r}: give two, such as ('super', 'base') or ('super', 'random')")
         self.alpha = alpha
         self.temperature = temperature
         self.topk = topk
         self.features = tuple(features)
+        self.depths = self.skips = tuple(depths)
+        self.teacher = Teacher(**teacher) if teacher else None
 
     def before_train(self, runner):
         model = runner.model
@@ -57,34 +78,44 @@ class SelfDistillationHook(Hook):
                 'between the two passes of an iteration; train without a wrapper or with '
                 "model_wrapper_cfg=dict(type='MMDistributedDataParallel')"
             )
-        adaptive_backbone(model)
-        self._distilled(model)  # fails now and not in the first iteration
+        self.before_train_iter(runner)  # these two fail now and not in the first iteration
+        self._distilled(model)
+        if self.teacher:
+            self.teacher.build(unwrap(model))
         model.train_step = partial(self.train_step, model)
 
     def after_train(self, runner):
         del runner.model.train_step  # the method of its class shows again
 
+    def before_train_iter(self, runner, batch_idx=0, data_batch=None):
+        # By the iteration alone: all processes draw the same, and so does a run that was resumed.
+        self.skips = draw(adaptive_backbone(runner.model), self.depths, runner.iter)
+
     def train_step(self, model, data, optim_wrapper):
         """One iteration of Algorithm 1, called as `model.train_step(data, optim_wrapper)` is."""
         backbone, distilled = adaptive_backbone(model), self._distilled(model)
+        first, second = self.skips
         with optim_wrapper.optim_context(model):
             data = unwrap(model).data_preprocessor(data, True)
 
         # A pass stays at its depth until its backward is done: with_cp runs the forward again there.
-        with backbone.skipping('super'), _no_sync(model):
-            with optim_wrapper.optim_context(model), record(distilled) as teacher:
+        with backbone.skipping(first), _no_sync(model):
+            with optim_wrapper.optim_context(model), record(distilled) as taught:
                 losses = model._run_forward(data, mode='loss')
-            loss, logs = unwrap(model).parse_losses(losses)
+                loss, logs = unwrap(model).parse_losses(losses)
+                if self.teacher:
+                    loss = self.teacher.mix(loss, taught['head'], data, self.topk)
             loss_super = self.alpha * loss
             optim_wrapper.backward(optim_wrapper.scale_loss(loss_super))
             optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
 
-        with backbone.skipping('base'):
+        with backbone.skipping(second):
             with optim_wrapper.optim_context(model), record(distilled) as student:
                 model._run_forward(data, mode='tensor')
-                loss_distill = (1 - self.alpha) * self.divergence(student, teacher)
+                loss_distill = (1 - self.alpha) * self.divergence(student, taught)
             loss = loss_distill
-            if isinstance(model, DistributedDataParallel):
+            # With depths drawn at random some parameters are in neither pass: there too, zero is theirs.
+            if isinstance(model, DistributedDataParallel) or 'random' in self.depths:
                 loss = touch(loss, [p for p in backbone.idle_parameters() if p.requires_grad])
             optim_wrapper.update_params(loss)
 
@@ -113,6 +144,55 @@ class SelfDistillationHook(Hook):
                     f'from named_modules(), such as {", ".join(stages)}'
                 )
         return {name: modules[name] for name in ('head', *self.features)}
+
+
+class Teacher:
+    """A trained classifier that teaches the super-net; see the arguments of SelfDistillationHook."""
+
+    def __init__(self, config, checkpoint, weight=0.9, temperature=2.0):
+        if not 0 < weight <= 1:
+            raise ValueError(f'teacher weight={weight!r}: give a number above 0, at most 1')
+        if not temperature > 0:
+            raise ValueError(f'teacher temperature={temperature!r}: give a number above 0')
+        self.config, self.checkpoint = config, checkpoint
+        self.weight, self.temperature = weight, temperature
+
+    def build(self, model):
+        """Loads the teacher on the device of `model`, the student, whose normalised images it gets."""
+        device = next(model.parameters()).device
+        self.model = get_model(self.config, pretrained=self.checkpoint, device=device).eval()
+        for name in ('mean', 'std'):
+            theirs, ours = (getattr(m.data_preprocessor, name, None) for m in (self.model, model))
+            if theirs is not None and ours is not None and not torch.equal(theirs, ours):
+                raise ValueError(
+                    f'the teacher {self.config} normalises images by {name}={theirs.flatten().tolist()}, the '
+                    f'model by {ours.flatten().tolist()}: both see the same images, so choose one of them'
+                )
+
+    def mix(self, loss, logits, data, topk):
+        """The student's loss on the labels, mixed with the divergence of its logits, (N, C), from here."""
+        with torch.no_grad():
+            taught = self.model(data['inputs'], mode='tensor')
+        if taught.shape != logits.shape:
+            raise ValueError(
+                f'the teacher {self.config} knows {taught.shape[1]} classes, the model {logits.shape[1]}'
+            )
+        divergence = kl_divergence(logits, taught, self.temperature, topk)
+        return self.weight * divergence + (1 - self.weight) * loss
+
+
+def draw(backbone, depths, iteration: int) -> list[str]:
+    """The skips of the two passes of an iteration; 'random' is any that the other pass does not have.
+
+    Raises:
+        ValueError: A depth is neither 'random' nor one of the backbone's.
+    """
+    skips = [None if depth == 'random' else backbone.parse_skip(depth) for depth in depths]
+    generator = random.Random(iteration)
+    for i in range(2):
+        if skips[i] is None:
+            skips[i] = generator.choice([skip for skip in backbone.subnets() if skip != skips[1 - i]])
+    return skips
 
 
 @contextmanager

@@ -2,12 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 import toy
+from backbones import CASES
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, MODELS
 from torch import nn
 
 from mmadn import SelfDistillationHook
+from mmadn.hooks import draw
 
 
 def algorithm_1(model, data, alpha=0.5, temperature=1.0, features=()):
@@ -219,3 +222,155 @@ def test_a_sharding_wrapper_is_refused():
             SelfDistillationHook().before_train(runner)
     finally:
         MODEL_WRAPPERS.module_dict.pop('Sharded')
+
+
+GAP = ('resnet50', 'mobilenet_v2', 'swin')
+FAMILIES = {
+    'resnet50': ('LinearClsHead', 128, 'backbone.layer3'),
+    'mobilenet_v2': ('LinearClsHead', 1280, 'backbone.layer5'),
+    'swin': ('LinearClsHead', 64, 'backbone.stages.2'),
+    'vit': ('VisionTransformerClsHead', 16, 'backbone.layers.8'),
+    'convnext': ('LinearClsHead', 16, 'backbone.stages.1'),
+}
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_family_trains_by_algorithm_1(family):
+    head, channels, feature = FAMILIES[family]
+    case = CASES[family]
+
+    def build():
+        torch.manual_seed(0)
+        args = {k: v for k, v in case.args.items() if k != 'out_indices'}
+        model = MODELS.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=dict(type=case.adn, **args),
+                neck=dict(type='mmpretrain.GlobalAveragePooling') if family in GAP else None,
+                head=dict(type=f'mmpretrain.{head}', num_classes=5, in_channels=channels),
+            )
+        )
+        for p in model.parameters():  # away from zero-initialised branches
+            p.data.add_(torch.randn_like(p), alpha=0.05)
+        return model.train()
+
+    samples = toy.batch()['data_samples']
+    images = torch.randn(8, 3, case.image_size, case.image_size)
+    model, expected = build(), build()
+
+    class Wrapper(OptimWrapper):
+        def step(self):
+            self.grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    wrapper = Wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    SelfDistillationHook(features=(feature,)).train_step(
+        model, dict(inputs=images, data_samples=samples), wrapper
+    )
+
+    kept = []
+    expected.get_submodule(feature).register_forward_hook(lambda m, a, out: kept.append(out))
+    expected.backbone.set_skip('super')
+    y_super = expected(images)
+    labels = torch.cat([s.gt_label for s in samples])
+    (0.5 * F.cross_entropy(y_super, labels)).backward()
+    expected.backbone.set_skip('base')
+    y_base = expected(images)
+    h_super, h_base = (out[0] if isinstance(out, tuple) else out for out in kept)
+    pool = (2, 3) if h_super.ndim == 4 else 1
+    pairs = [(y_super, y_base), (h_super.mean(pool), h_base.mean(pool))]
+    kl = sum(
+        (t.detach().softmax(1) * (t.detach().log_softmax(1) - s.log_softmax(1))).sum(1).mean()
+        for t, s in pairs
+    )
+    (0.5 * kl).backward()
+    for name, p in expected.named_parameters():
+        assert p.grad is not None, name
+        assert torch.allclose(wrapper.grads[name], p.grad, rtol=1e-3, atol=1e-6), name
+
+
+def test_depths_are_chosen_and_drawn():
+    backbone = toy.build().backbone
+    assert draw(backbone, ('super', 'base'), 7) == ['FFFF', 'TTTT']
+    assert draw(backbone, ('TFFF', 'base'), 7) == ['TFFF', 'TTTT']
+    for depths in (('random', 'base'), ('super', 'random'), ('random', 'random')):
+        pairs = [draw(backbone, depths, i) for i in range(400)]
+        assert pairs == [draw(backbone, depths, i) for i in range(400)]  # on every process
+        assert all(a != b for a, b in pairs)
+        for pass_, depth in enumerate(depths):
+            fixed = {'super': {'FFFF'}, 'base': {'TTTT'}}.get(depth)
+            everything = set(backbone.subnets())
+            others = {'base': {'TTTT'}, 'super': {'FFFF'}}.get(depths[1 - pass_], set())
+            assert {pair[pass_] for pair in pairs} == (fixed or everything - others)
+
+
+def test_the_two_passes_run_at_the_drawn_depths(tmp_path):
+    seen = []
+
+    class Watch(Hook):
+        def before_train(self, runner):
+            backbone = runner.model.backbone
+            backbone.register_forward_pre_hook(lambda *args: seen.append(backbone.skip))
+
+    hook = dict(type='mmadn.SelfDistillationHook', depths=('random', 'random'))
+    runner = toy.runner(
+        tmp_path, custom_hooks=[hook, Watch()], val_cfg=None, val_dataloader=None, val_evaluator=None
+    )
+    runner.train()
+    expected = [s for i in range(8) for s in draw(runner.model.backbone, ('random', 'random'), i)]
+    assert seen == expected
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+
+
+@pytest.mark.parametrize('depths', ['super', ('super',), ('super', 'TT'), ('some', 'base')], ids=str)
+def test_bad_depths(depths, tmp_path):
+    with pytest.raises(ValueError, match='give two|give 4 letters'):
+        toy.runner(tmp_path, custom_hooks=[dict(type='mmadn.SelfDistillationHook', depths=depths)]).train()
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """The config and the checkpoint of a stock classifier."""
+    cfg = toy.model_cfg(backbone=dict(type='mmpretrain.ResNet'))
+    model = MODELS.build(cfg)
+    for p in model.parameters():
+        p.data.add_(torch.randn_like(p), alpha=0.02)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'teacher.pth')
+    Config(dict(model=cfg)).dump(tmp_path / 'teacher.py')
+    paths = dict(config=str(tmp_path / 'teacher.py'), checkpoint=str(tmp_path / 'teacher.pth'))
+    return paths, model.eval()
+
+
+def test_an_external_teacher_teaches_the_super_net(teacher, tmp_path):
+    paths, model_of_teacher = teacher
+    hook = SelfDistillationHook(teacher=paths)
+    model = toy.build(backbone=dict(norm_eval=True))
+    hook.teacher.build(model)
+    data = toy.batch()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
+    log = hook.train_step(model, data, wrapper)
+    images = (data['inputs'].float() - 127.5) / 127.5
+    labels = torch.cat([s.gt_label for s in data['data_samples']])
+    with torch.no_grad():
+        ours, theirs = model(images), model_of_teacher(images)
+    log_p, log_q = (theirs / 2).log_softmax(1), (ours / 2).log_softmax(1)
+    kl = 4 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    assert kl > 1e-3
+    expected = 0.5 * (0.9 * kl + 0.1 * F.cross_entropy(ours, labels))
+    assert log['loss_super'].item() == pytest.approx(expected.item(), rel=1e-5)
+
+    runner = toy.runner(
+        tmp_path / 'run', custom_hooks=[dict(type='mmadn.SelfDistillationHook', teacher=paths)]
+    )
+    runner.train()
+    saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)['state_dict']
+    assert saved.keys() == model.state_dict().keys()  # the teacher stays out
+
+
+def test_a_teacher_that_does_not_fit(teacher):
+    paths, _ = teacher
+    model = toy.build()
+    model.data_preprocessor.mean += 1
+    with pytest.raises(ValueError, match=r'normalises images by mean=\[127.5.*both see the same images'):
+        SelfDistillationHook(teacher=paths).teacher.build(model)
+    with pytest.raises(ValueError, match='teacher weight=2: give a number above 0, at most 1'):
+        SelfDistillationHook(teacher=dict(**paths, weight=2))

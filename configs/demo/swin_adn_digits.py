@@ -1,0 +1,16 @@
+_base_ = 'resnet50_adn_digits.py'
+
+work_dir = 'work_dirs/swin_adn_digits'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmadn.ADNSwinTransformer',
+        arch=dict(embed_dims=24, depths=[2, 2, 6, 2], num_heads=[1, 2, 4, 8]),
+        patch_size=2,
+        window_size=4,
+        pad_small_map=True,
+    ),
+    head=dict(in_channels=192),
+)
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = dict(eta_max=3e-3)

@@ -1,0 +1,8 @@
+# The paper's accuracy: 76.7 (top-1). An ordinary network, trained by the recipe of the adaptive one.
+_base_ = '../adn/resnet50_adn_in1k.py'
+
+model = dict(backbone=dict(type='ResNet'))
+custom_hooks = _base_.custom_hooks[1:]  # without self-distillation
+val_cfg = dict(_delete_=True)
+test_cfg = dict(_delete_=True)
+default_hooks = dict(checkpoint=dict(save_best='accuracy/top1'))

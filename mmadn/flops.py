@@ -1,0 +1,112 @@
+"""What a network costs: multiply-adds by mmengine's counter, parameters, and the paper's figures."""
+
+import re
+from math import prod
+from pathlib import Path
+
+import torch
+from mmengine.analysis import FlopAnalyzer
+from mmengine.analysis.jit_handles import get_shape
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from .depth import AdaptiveDepth, adaptive_backbone, unwrap
+
+# GFLOPs at 224x224 by the paper, whose counter adds all norms and activations.
+PAPER = {
+    'resnet50': dict(FFFF=4.11, TFFF=3.90, TTFF=3.46, TTTF=2.80, TTTT=2.58),
+    'mobilenetv2': dict(FFFFF=0.32, TTTTT=0.22),
+    'vit_b16': dict(FFFF=17.58, TTFF=14.67, TTFT=13.21, TTTT=11.76),
+    'swin_t': dict(FFFF=4.49, TFFF=4.11, TTFF=3.75, TTTT=2.34),
+}
+
+
+def complexity(model, inputs) -> dict:
+    """What the model costs, at its current depth if it has several.
+
+    Args:
+        model (nn.Module): A classifier or detector, in eval mode.
+        inputs (Tensor): Preprocessed images of shape (1, 3, H, W).
+
+    Returns:
+        dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
+    """
+    counter = FlopAnalyzer(model, inputs)
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    counter.set_op_handle('aten::scaled_dot_product_attention', _attention_flops)
+    backbone = getattr(unwrap(model), 'backbone', None)
+    idle = backbone.idle_parameters() if isinstance(backbone, AdaptiveDepth) else ()
+    with torch.no_grad():
+        total = counter.total()
+    return {'gflops': total / 1e9, 'params': (_size(model.parameters()) - _size(idle)) / 1e6}
+
+
+def _attention_flops(inputs, outputs):
+    # mmengine passes over the fused operator: queries times keys, and weights times values.
+    query, key, value = (get_shape(x) for x in inputs[:3])
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _size(parameters):
+    return sum(p.numel() for p in parameters)
+
+
+def measure(cfg: Config, shape=(3, 224, 224), skips=None) -> list[dict]:
+    """Counts what the network of a config costs.
+
+    Args:
+        cfg (Config): Of mmpretrain or mmdet, with an adaptive-depth backbone or without.
+        shape (Sequence[int]): Channels, height and width of an image.
+        skips (Sequence[str] | str, optional): Which depths, see `set_skip`; 'all' for all 2^n. By default
+            the super-net and the base-net, or the one depth of an ordinary network.
+
+    Returns:
+        list[dict]: For each depth `skip` (only of an adaptive network), `gflops` and `params`, see
+        `complexity`, and `stored`, the parameters of all depths in 1e6.
+
+    Raises:
+        TypeError: `skips` are given and the network has no adaptive depth.
+        ValueError: A skip does not fit the backbone.
+    """
+    init_default_scope(cfg.get('default_scope'))
+    model = MODELS.build(cfg.model).eval()
+    inputs = torch.zeros(1, *shape)
+    stored = _size(model.parameters()) / 1e6
+    if not isinstance(getattr(model, 'backbone', None), AdaptiveDepth) and skips is None:
+        return [{**complexity(model, inputs), 'stored': stored}]
+    backbone = adaptive_backbone(model)
+    names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips or ('super', 'base'))
+    rows = []
+    for skip in dict.fromkeys(names):
+        with backbone.skipping(skip):
+            rows.append({'skip': skip, **complexity(model, inputs), 'stored': stored})
+    return rows
+
+
+def published(config, skip=None) -> float | None:
+    """The GFLOPs that the paper states for a depth of one of its networks on ImageNet.
+
+    Args:
+        config (str | Path): Path of a config here, whose name says the network.
+        skip (str, optional): The depth, unless the network is an individual one.
+    """
+    name = re.fullmatch(r'(.+?)(-base)?(_adn)?(_v2)?_in1k', Path(config).stem)
+    if name is None or name[1] not in PAPER:
+        return None
+    full, *_, base = PAPER[name[1]]
+    return PAPER[name[1]].get(skip or (base if name[2] else full))
+
+
+def table(rows: list[dict], config, shape=(3, 224, 224)) -> list[dict]:
+    """What `measure` gives, as text beside the paper's figures where there are some."""
+    figures = [published(config, row.get('skip')) for row in rows]
+    known = any(figures) and tuple(shape) == (3, 224, 224)
+    return [
+        {
+            **{k: v for k, v in row.items() if k == 'skip'},
+            'GFLOPs': f'{row["gflops"]:.4g}',
+            **({"paper's GFLOPs": figure or ''} if known else {}),
+            'params in use (M)': f'{row["params"]:.2f}',
+        }
+        for row, figure in zip(rows, figures, strict=True)
+    ]

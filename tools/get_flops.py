@@ -1,0 +1,27 @@
+import argparse
+
+from mmengine.config import Config
+
+from mmadn import cli, flops
+from mmadn.report import print_table
+
+
+def main():
+    parser = argparse.ArgumentParser(description='Count the FLOPs and parameters of a network at its depths.')
+    parser.add_argument('config', help='path of the config; of an ordinary network too')
+    parser.add_argument('--shape', nargs=3, type=int, default=(3, 224, 224), metavar=('C', 'H', 'W'))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--skip', nargs='+', help='depths such as TTFF; by default super-net and base-net')
+    which.add_argument('--all', action='store_const', const='all', dest='skip', help='all depths')
+    args = parser.parse_args()
+    with cli.plain_errors((OSError, TypeError, ValueError)):
+        rows = flops.measure(Config.fromfile(args.config), args.shape, args.skip)
+    size = 'x'.join(map(str, args.shape))
+    print_table(
+        flops.table(rows, args.config, args.shape),
+        title=f'{args.config}, {size}, {rows[0]["stored"]:.2f} M parameters in all',
+    )
+
+
+if __name__ == '__main__':
+    main()
