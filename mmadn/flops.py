@@ -90,7 +90,7 @@ def published(config, skip=None) -> float | None:
         config (str | Path): Path of a config here, whose name says the network.
         skip (str, optional): The depth, unless the network is an individual one.
     """
-    name = re.fullmatch(r'(.+?)(-base)?(_adn)?(_v2)?_in1k', Path(config).stem)
+    name = re.fullmatch(r'(.+?)(-base)?(_adn.*)?_in1k', Path(config).stem)
     if name is None or name[1] not in PAPER:
         return None
     full, *_, base = PAPER[name[1]]
@@ -104,9 +104,10 @@ def table(rows: list[dict], config, shape=(3, 224, 224)) -> list[dict]:
     return [
         {
             **{k: v for k, v in row.items() if k == 'skip'},
-            'GFLOPs': f'{row["gflops"]:.4g}',
-            **({"paper's GFLOPs": figure or ''} if known else {}),
+            'GFLOPs': f'{row["gflops"]:#.4g}',
+            **({"paper's": figure or ''} if known else {}),
             'params in use (M)': f'{row["params"]:.2f}',
+            'in all (M)': f'{row["stored"]:.2f}',
         }
         for row, figure in zip(rows, figures, strict=True)
     ]

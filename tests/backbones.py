@@ -1,5 +1,7 @@
 """One row for each adaptive-depth backbone: what the contract in test_depth.py runs over."""
 
+import mmadn  # noqa: F401, I001  first, for torchvision
+
 import re
 from dataclasses import dataclass, field
 

@@ -9,6 +9,7 @@ from backbones import CASES
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS as MMDET
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as MMENGINE
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS as MMPRETRAIN
@@ -263,12 +264,40 @@ def test_resnet_zero_init_reaches_both_copies():
     assert not norm.full.weight.any() and not norm.skip.weight.any()
 
 
-def test_resnet_layer_decay_reaches_both_copies():
-    network = CASES['resnet50'].build()
-    depths = [
-        network.get_layer_depth(f'backbone.layer2.0.bn1.{n}.weight', 'backbone.') for n in ('full', 'skip')
-    ]
-    assert depths[0] == depths[1] == (2, 8)
+def norm_parameters(network):
+    return {
+        f'{name}.{copy_}.{p}'
+        for name, m in network.named_modules()
+        if isinstance(m, SkipAwareNorm)
+        for copy_ in ('full', 'skip')
+        for p in ('weight', 'bias')
+    }
+
+
+def test_no_decay_reaches_both_copies(case):
+    network = case.build()
+    wrapper = build_optim_wrapper(
+        network,
+        dict(
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+            paramwise_cfg=dict(norm_decay_mult=0.0),
+        ),
+    )
+    decay = {id(p): group['weight_decay'] for group in wrapper.param_groups for p in group['params']}
+    decay = {name: decay[id(p)] for name, p in network.named_parameters()}
+    norms = norm_parameters(network)
+    assert norms and all(decay[name] == 0 for name in norms)
+    assert set(decay.values()) == {0, 0.05}
+
+
+def test_layer_decay_reaches_both_copies(case):
+    network = case.build()
+    if not hasattr(network, 'get_layer_depth'):
+        pytest.skip('the stock network has no layer-wise learning rates')
+    for name in norm_parameters(network):
+        plain = name.replace('.full.', '.').replace('.skip.', '.')
+        depths = [network.get_layer_depth(f'backbone.{n}', 'backbone.') for n in (name, plain)]
+        assert depths[0] == depths[1]
 
 
 def test_swin_loads_the_first_stock_checkpoints(tmp_path):

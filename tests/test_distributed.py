@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import backbones
 import pytest
 import torch
 import toy
@@ -12,6 +14,7 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.registry import MODELS
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
@@ -27,7 +30,7 @@ def parts(data, n):
     return [{key: value[i * size : (i + 1) * size] for key, value in data.items()} for i in range(n)]
 
 
-def train(model, network, amp, accumulate, select):
+def train(model, network, depths, amp, accumulate, select):
     """Two optimizer steps; returns all weights. `select(data)` gives this process its part."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     if amp:  # mmengine's own, which asks for a GPU though autocast works without
@@ -36,52 +39,86 @@ def train(model, network, amp, accumulate, select):
     else:
         wrapper = OptimWrapper(optimizer, accumulative_counts=accumulate)
     wrapper.initialize_count_status(network, 0, STEPS * accumulate)
-    hook = SelfDistillationHook(features=('backbone.layer3',))
+    feature = 'backbone.layer3' if hasattr(network.backbone, 'layer3') else 'backbone.layers.8'
+    hook = SelfDistillationHook(features=(feature,), depths=depths)
     model.train()
     for step in range(STEPS):
+        hook.before_train_iter(SimpleNamespace(model=model, iter=step))
         for data in parts(toy.batch(16, seed=step), accumulate):
             hook.train_step(model, select(data), wrapper)
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
-def build():
-    return toy.build(backbone=dict(norm_eval=True))
+def build(family):
+    if family == 'resnet':
+        return toy.build(backbone=dict(norm_eval=True))
+    torch.manual_seed(0)
+    return MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            data_preprocessor=dict(num_classes=toy.CLASSES, mean=[127.5] * 3, std=[127.5] * 3),
+            backbone=dict(type='mmadn.ADNVisionTransformer', **backbones.CASES['vit'].args),
+            head=dict(type='mmpretrain.VisionTransformerClsHead', num_classes=toy.CLASSES, in_channels=16),
+        )
+    )
 
 
-def worker(rank, folder, amp, accumulate):
+ENDS, RANDOM = ('super', 'base'), ('random', 'random')
+CASES = {  # family, depths, amp, accumulated batches
+    'plain': ('resnet', ENDS, False, 1),
+    'accumulate': ('resnet', ENDS, False, 2),
+    'amp': ('resnet', ENDS, True, 1),
+    'amp_accumulate': ('resnet', ENDS, True, 2),
+    'random_depths': ('resnet', RANDOM, False, 1),
+    'layer_norm': ('vit', ENDS, False, 1),
+}
+
+
+def worker(rank, folder):
+    """Trains all cases, as starting the processes takes longer."""
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
-    network = build()
-    model = MMDistributedDataParallel(network, find_unused_parameters=False, broadcast_buffers=False)
-    reductions = []
+    results = {}
+    for name, (family, depths, amp, accumulate) in CASES.items():
+        network = build(family)
+        model = MMDistributedDataParallel(network, find_unused_parameters=False, broadcast_buffers=False)
+        reductions = []
 
-    def count(state, bucket):
-        reductions.append(bucket.buffer().numel())
-        return allreduce_hook(state, bucket)
+        def count(state, bucket, reductions=reductions):
+            reductions.append(bucket.buffer().numel())
+            return allreduce_hook(state, bucket)
 
-    model.register_comm_hook(None, count)
-    weights = train(model, network, amp, accumulate, lambda data: parts(data, 2)[rank])
-    torch.save((weights, reductions), f'{folder}/{rank}.pth')
+        model.register_comm_hook(None, count)
+        weights = train(model, network, depths, amp, accumulate, lambda data: parts(data, 2)[rank])
+        results[name] = weights, sum(reductions)
+    torch.save(results, f'{folder}/{rank}.pth')
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize('accumulate', [1, 2])
-@pytest.mark.parametrize('amp', [False, True], ids=['float32', 'bfloat16'])
-def test_two_processes_equal_one(tmp_path, amp, accumulate, monkeypatch):
+@pytest.fixture(scope='module')
+def processes(tmp_path_factory):
+    """What each of two processes ends with."""
+    folder = tmp_path_factory.mktemp('processes')
+    multiprocessing.spawn(worker, (str(folder),), nprocs=2)
+    return [torch.load(folder / f'{rank}.pth') for rank in (0, 1)]
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_two_processes_equal_one(name, processes, monkeypatch):
     monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
-    network = build()
-    expected = train(network, network, amp, accumulate, lambda data: data)
-    multiprocessing.spawn(worker, (str(tmp_path), amp, accumulate), nprocs=2)
-    (first, reductions), (second, _) = (torch.load(tmp_path / f'{r}.pth') for r in (0, 1))
+    family, depths, amp, accumulate = CASES[name]
+    network = build(family)
+    expected = train(network, network, depths, amp, accumulate, lambda data: data)
+    (first, reduced), (second, _) = (results[name] for results in processes)
     assert torch.equal(first, second)
     if amp:  # either run is off by the type's rounding, measured against float32
-        network = build()
-        exact = train(network, network, False, accumulate, lambda data: data)
+        network = build(family)
+        exact = train(network, network, depths, False, accumulate, lambda data: data)
         assert (first - expected).norm() < (expected - exact).norm()
     else:
         assert (first - expected).abs().max() < 1e-6
     # Every parameter once a step: neither a second reduction nor one left out.
-    assert sum(reductions) == STEPS * sum(p.numel() for p in network.parameters())
+    assert reduced == STEPS * sum(p.numel() for p in network.parameters())
 
 
 def test_launch_on_cpu_says_what_the_environment_lacks(monkeypatch):

@@ -1,5 +1,7 @@
 """A tiny classifier, data and runner for the tests of hooks, loops and tools."""
 
+import mmadn  # noqa: F401, I001  first, for torchvision
+
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner

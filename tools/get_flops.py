@@ -1,6 +1,7 @@
 import argparse
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmadn import cli, flops
 from mmadn.report import print_table
@@ -14,13 +15,11 @@ def main():
     which.add_argument('--skip', nargs='+', help='depths such as TTFF; by default super-net and base-net')
     which.add_argument('--all', action='store_const', const='all', dest='skip', help='all depths')
     args = parser.parse_args()
+    MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
     with cli.plain_errors((OSError, TypeError, ValueError)):
         rows = flops.measure(Config.fromfile(args.config), args.shape, args.skip)
-    size = 'x'.join(map(str, args.shape))
-    print_table(
-        flops.table(rows, args.config, args.shape),
-        title=f'{args.config}, {size}, {rows[0]["stored"]:.2f} M parameters in all',
-    )
+    title = f'{args.config}, {"x".join(map(str, args.shape))}'
+    print_table(flops.table(rows, args.config, args.shape), title=title)
 
 
 if __name__ == '__main__':

@@ -2,5 +2,5 @@
 _base_ = 'swin_t_in1k.py'
 
 model = dict(
-    backbone=dict(arch=dict(embed_dims=96, depths=[1, 1, 3, 1], num_heads=[3, 6, 12, 24]))
+    backbone=dict(arch=dict(_delete_=True, embed_dims=96, depths=[1, 1, 3, 1], num_heads=[3, 6, 12, 24]))
 )

@@ -2,5 +2,7 @@
 _base_ = 'vit_b16_in1k.py'
 
 model = dict(
-    backbone=dict(arch=dict(embed_dims=768, num_layers=8, num_heads=12, feedforward_channels=3072))
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=768, num_layers=8, num_heads=12, feedforward_channels=3072)
+    )
 )
