@@ -10,7 +10,9 @@ from .backbones import (
 )
 from .datasets import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
+from .heads import DropoutLinearClsHead
 from .hooks import SelfDistillationHook
+from .individual import ShortMobileNetV2, ShortResNet
 from .loops import SubnetTestLoop, SubnetValLoop
 from .version import __version__
 
@@ -21,8 +23,11 @@ __all__ = [
     'ADNSwinTransformer',
     'ADNVisionTransformer',
     'AdaptiveDepth',
+    'DropoutLinearClsHead',
     'ImageFolder',
     'SelfDistillationHook',
+    'ShortMobileNetV2',
+    'ShortResNet',
     'SubnetTestLoop',
     'SubnetValLoop',
     'adaptive_backbone',

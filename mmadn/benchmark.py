@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
-from mmpretrain.models import ImageClassifier, ResNet
+from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.progress import Progress
@@ -38,28 +38,59 @@ CLASSES = 1000
 MIB = 2**20
 
 
-class ShortResNet(ResNet):
-    """mmpretrain's ResNet with the mandatory blocks only: (2, 2, 3, 2) of (3, 4, 6, 3)."""
-
-    arch_settings = {
-        depth: (block, tuple((n + 1) // 2 for n in blocks))
-        for depth, (block, blocks) in ResNet.arch_settings.items()
-    }
+GAP = dict(type='GlobalAveragePooling')
 
 
-def _resnet(depth):
+def _resnet(depth, blocks):
     return dict(
         full=dict(type='ResNet', depth=depth),
-        short=dict(type=ShortResNet, depth=depth),
+        short=dict(type='mmadn.ShortResNet', depth=depth, blocks=blocks),
         adn=dict(type='mmadn.ADNResNet', depth=depth),
-        neck=dict(type='GlobalAveragePooling'),
+        neck=GAP,
         head=dict(type='LinearClsHead', in_channels=2048),
     )
 
 
 # Per architecture the backbones of `stock`, of `stock-base` (stock as well, but built from the
 # mandatory blocks only) and of ADN, and the rest of a classifier for any of them.
-ARCHS = {'resnet50': _resnet(50), 'resnet101': _resnet(101)}
+ARCHS = {
+    'resnet50': _resnet(50, (2, 2, 3, 2)),
+    'resnet101': _resnet(101, (2, 2, 12, 2)),
+    'mobilenet_v2': dict(
+        full=dict(type='MobileNetV2'),
+        short=dict(type='mmadn.ShortMobileNetV2', blocks=(1, 1, 2, 2, 2, 2, 1)),
+        adn=dict(type='mmadn.ADNMobileNetV2'),
+        neck=GAP,
+        head=dict(type='LinearClsHead', in_channels=1280),
+    ),
+    'vit_b_16': dict(
+        full=dict(type='VisionTransformer', arch='base'),
+        short=dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=768, num_layers=8, num_heads=12, feedforward_channels=3072),
+        ),
+        adn=dict(type='mmadn.ADNVisionTransformer', arch='base'),
+        neck=None,
+        head=dict(type='VisionTransformerClsHead', in_channels=768),
+    ),
+    'swin_t': dict(
+        full=dict(type='SwinTransformer', arch='tiny'),
+        short=dict(
+            type='SwinTransformer',
+            arch=dict(embed_dims=96, depths=[1, 1, 3, 1], num_heads=[3, 6, 12, 24]),
+        ),
+        adn=dict(type='mmadn.ADNSwinTransformer', arch='tiny'),
+        neck=GAP,
+        head=dict(type='LinearClsHead', in_channels=768),
+    ),
+    'convnext_t': dict(
+        full=dict(type='ConvNeXt', arch='tiny'),
+        short=dict(type='ConvNeXt', arch=dict(depths=[2, 2, 5, 2], channels=[96, 192, 384, 768])),
+        adn=dict(type='mmadn.ADNConvNeXt', arch='tiny'),
+        neck=None,
+        head=dict(type='LinearClsHead', in_channels=768),
+    ),
+}
 
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmpretrain.models import ResNet
+from mmengine.registry import MODELS, DefaultScope
 
 from mmadn import benchmark
 from mmadn.depth import SkipAwareNorm
@@ -32,7 +32,7 @@ def tiny(monkeypatch):
     width = dict(depth=50, base_channels=8, stem_channels=8)
     spec = dict(
         full=dict(type='ResNet', **width),
-        short=dict(type=benchmark.ShortResNet, **width),
+        short=dict(type='mmadn.ShortResNet', blocks=(2, 2, 3, 2), **width),
         adn=dict(type='mmadn.ADNResNet', **width),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', in_channels=256),
@@ -99,9 +99,14 @@ def test_contestants_share_weights_but_not_second_norms(tiny):
     assert not any(m.skip.weight.data_ptr() in addresses for m in norms)
 
 
-@pytest.mark.parametrize('depth, blocks', [(50, (2, 2, 3, 2)), (101, (2, 2, 12, 2))])
-def test_short_resnet_has_the_mandatory_blocks(depth, blocks):
-    assert benchmark.ShortResNet.arch_settings[depth] == (ResNet.arch_settings[depth][0], blocks)
+@pytest.mark.parametrize('arch', benchmark.ARCHS)
+def test_the_short_network_has_what_the_base_net_uses(arch):
+    spec = benchmark.ARCHS[arch]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        short, adn = MODELS.build(spec['short']), MODELS.build({**spec['adn'], 'skip': 'base'})
+    idle = sum(p.numel() for p in adn.idle_parameters())
+    used = sum(p.numel() for p in adn.parameters()) - idle
+    assert sum(p.numel() for p in short.parameters()) == used
 
 
 def test_first_forward_follows_one_at_the_other_depth(tiny, monkeypatch):

@@ -13,8 +13,6 @@ from mmengine.config import Config
 from mmpretrain.apis.model import ModelHub
 from torch import nn
 
-import mmadn.heads
-import mmadn.individual  # noqa: F401
 from mmadn import flops
 
 ADN = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs' / 'adn').glob('*.py'))
