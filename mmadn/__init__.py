@@ -11,7 +11,7 @@ from .backbones import (
 from .datasets import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .heads import DropoutLinearClsHead
-from .hooks import SelfDistillationHook
+from .hooks import DistillationHook, SelfDistillationHook
 from .individual import ShortMobileNetV2, ShortResNet
 from .loops import SubnetTestLoop, SubnetValLoop
 from .version import __version__
@@ -23,6 +23,7 @@ __all__ = [
     'ADNSwinTransformer',
     'ADNVisionTransformer',
     'AdaptiveDepth',
+    'DistillationHook',
     'DropoutLinearClsHead',
     'ImageFolder',
     'SelfDistillationHook',

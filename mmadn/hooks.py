@@ -14,8 +14,29 @@ from .distillation import feature_divergence, kl_divergence, touch
 from .registry import HOOKS
 
 
+class _TrainStepHook(Hook):
+    """Stands in for the model's `train_step` while training runs."""
+
+    def before_train(self, runner):
+        model = runner.model
+        if is_model_wrapper(model) and not isinstance(model, DistributedDataParallel):
+            raise TypeError(
+                f'{type(self).__name__} cannot drive {type(model).__name__}, which moves parameters within '
+                'an iteration; train without a wrapper or with '
+                "model_wrapper_cfg=dict(type='MMDistributedDataParallel')"
+            )
+        self.prepare(runner)
+        model.train_step = partial(self.train_step, model)
+
+    def after_train(self, runner):
+        del runner.model.train_step  # the method of its class shows again
+
+    def prepare(self, runner):
+        """Fails now for what would fail in the first iteration."""
+
+
 @HOOKS.register_module()
-class SelfDistillationHook(Hook):
+class SelfDistillationHook(_TrainStepHook):
     """Trains a stock classifier with an adaptive-depth backbone by self-distillation (Algorithm 1).
 
     Each iteration is two passes over the same batch and one optimizer step. The super-net learns from
@@ -70,22 +91,11 @@ class SelfDistillationHook(Hook):
         self.depths = self.skips = tuple(depths)
         self.teacher = Teacher(**teacher) if teacher else None
 
-    def before_train(self, runner):
-        model = runner.model
-        if is_model_wrapper(model) and not isinstance(model, DistributedDataParallel):
-            raise TypeError(
-                f'SelfDistillationHook cannot drive {type(model).__name__}, which moves parameters '
-                'between the two passes of an iteration; train without a wrapper or with '
-                "model_wrapper_cfg=dict(type='MMDistributedDataParallel')"
-            )
-        self.before_train_iter(runner)  # these two fail now and not in the first iteration
-        self._distilled(model)
+    def prepare(self, runner):
+        self.before_train_iter(runner)
+        self._distilled(runner.model)
         if self.teacher:
-            self.teacher.build(unwrap(model))
-        model.train_step = partial(self.train_step, model)
-
-    def after_train(self, runner):
-        del runner.model.train_step  # the method of its class shows again
+            self.teacher.build(unwrap(runner.model))
 
     def before_train_iter(self, runner, batch_idx=0, data_batch=None):
         # By the iteration alone: all processes draw the same, and so does a run that was resumed.
@@ -146,8 +156,38 @@ class SelfDistillationHook(Hook):
         return {name: modules[name] for name in ('head', *self.features)}
 
 
+@HOOKS.register_module()
+class DistillationHook(_TrainStepHook):
+    """Trains a stock classifier on the labels and on a teacher: the individually distilled networks.
+
+    They are what the paper compares with in Fig. 4b, and it does not say how labels and teacher are
+    weighted; the default is that of `Teacher`.
+
+    Args:
+        teacher (dict): As in SelfDistillationHook.
+        topk (int, optional): Only this many of the teacher's largest logits enter; None takes all.
+    """
+
+    def __init__(self, teacher, topk=500):
+        self.teacher, self.topk = Teacher(**teacher), topk
+
+    def prepare(self, runner):
+        self.teacher.build(unwrap(runner.model))
+
+    def train_step(self, model, data, optim_wrapper):
+        """An iteration, called as `model.train_step(data, optim_wrapper)` is."""
+        with optim_wrapper.optim_context(model):
+            data = unwrap(model).data_preprocessor(data, True)
+            with record({'head': unwrap(model).head}) as student:
+                losses = model._run_forward(data, mode='loss')
+            loss, logs = unwrap(model).parse_losses(losses)
+            logs['loss'] = self.teacher.mix(loss, student['head'], data, self.topk)
+        optim_wrapper.update_params(logs['loss'])
+        return logs
+
+
 class Teacher:
-    """A trained classifier that teaches the super-net; see the arguments of SelfDistillationHook."""
+    """A trained classifier that teaches another one; see the arguments of SelfDistillationHook."""
 
     def __init__(self, config, checkpoint, weight=0.9, temperature=2.0):
         if not 0 < weight <= 1:

@@ -3,33 +3,16 @@
 from pathlib import Path
 
 import matplotlib
-from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
 from .depth import adaptive_backbone, unwrap
+from .flops import complexity
 from .report import machine, markdown_table, replacing, write_json
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
-
-
-def complexity(model, inputs) -> dict:
-    """What the model costs at its current depth.
-
-    Args:
-        model (nn.Module): A classifier or detector with an adaptive-depth backbone, in eval mode.
-        inputs (Tensor): Preprocessed images of shape (1, 3, H, W).
-
-    Returns:
-        dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
-    """
-    counter = FlopAnalyzer(model, inputs)
-    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    idle = sum(p.numel() for p in adaptive_backbone(model).idle_parameters())
-    params = sum(p.numel() for p in model.parameters()) - idle
-    return {'gflops': counter.total() / 1e9, 'params': params / 1e6}
 
 
 def quiet_runner(cfg: Config) -> Runner:

@@ -6,16 +6,6 @@ import re
 from dataclasses import dataclass, field
 
 from mmengine.registry import MODELS
-from mmpretrain.models import MobileNetV2, ResNet
-from mmpretrain.models.backbones.resnet import Bottleneck
-
-
-class BaseResNet(ResNet):
-    arch_settings = {50: (Bottleneck, (2, 2, 3, 2))}
-
-
-class BaseMobileNetV2(MobileNetV2):
-    arch_settings = [[e, c, (n + 1) // 2, s] for e, c, n, s in MobileNetV2.arch_settings]
 
 
 def vit_block(name):
@@ -30,7 +20,7 @@ class Case:
     args: dict
     drop_path: dict  # the arguments that turn stochastic depth on, empty where there is none
     lengths: tuple  # the blocks of each stage, for `mandatory`
-    base: str | type = None  # the stock class that the base-net is, if another
+    base: str = None  # the stock class that the base-net is, if another
     base_args: dict = field(default_factory=dict)
     base_name: callable = staticmethod(lambda name: name)  # a name of the base-net in the whole network
     flags: int = 4
@@ -46,7 +36,8 @@ def resnet(**kwargs):
     return Case(
         adn='mmadn.ADNResNet',
         stock='mmpretrain.ResNet',
-        base=BaseResNet,
+        base='mmadn.ShortResNet',
+        base_args=dict(blocks=(2, 2, 3, 2)),
         args=dict(depth=50, stem_channels=8, base_channels=4, out_indices=(0, 1, 2, 3), **kwargs),
         drop_path=dict(drop_path_rate=0.9),
         lengths=(3, 4, 6, 3),
@@ -68,7 +59,8 @@ CASES = {
     'mobilenet_v2': Case(
         adn='mmadn.ADNMobileNetV2',
         stock='mmpretrain.MobileNetV2',
-        base=BaseMobileNetV2,
+        base='mmadn.ShortMobileNetV2',
+        base_args=dict(blocks=(1, 1, 2, 2, 2, 2, 1)),
         args=dict(widen_factor=0.25, out_indices=(1, 3, 7)),
         drop_path={},
         lengths=(1, 2, 3, 4, 3, 3, 1),

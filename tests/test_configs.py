@@ -381,7 +381,16 @@ def test_erases_to_the_mean_colour(name):
     assert pixels.permute(0, 2, 3, 1)[~hole].min() > 2
 
 
-@pytest.mark.parametrize('name', INDIVIDUAL)
+def test_distilled_network_differs_in_its_teacher_only():
+    cfg, plain = load('individual/resnet50-base_distilled_in1k.py'), load('individual/resnet50-base_in1k.py')
+    hook = registry.HOOKS.build(cfg.pop('custom_hooks')[0])
+    assert load(hook.teacher.config.removeprefix('configs/')).model.backbone.type == 'ResNet'
+    cfg.pop('teacher')
+    plain.pop('custom_hooks', None)
+    assert cfg.to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize('name', [name for name in INDIVIDUAL if 'distilled' not in name])
 def test_individual_network_is_trained_by_the_same_recipe(name):
     cfg = load(name)
     adn = load(f'adn/{Path(name).name.replace("-base", "").replace("_in1k", "_adn_in1k")}')

@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, MODELS
 from torch import nn
 
-from mmadn import SelfDistillationHook
+from mmadn import DistillationHook, SelfDistillationHook
 from mmadn.hooks import draw
 
 
@@ -374,3 +374,29 @@ def test_a_teacher_that_does_not_fit(teacher):
         SelfDistillationHook(teacher=paths).teacher.build(model)
     with pytest.raises(ValueError, match='teacher weight=2: give a number above 0, at most 1'):
         SelfDistillationHook(teacher=dict(**paths, weight=2))
+
+
+def test_an_individual_network_is_distilled(teacher, tmp_path):
+    paths, model_of_teacher = teacher
+    hook = DistillationHook(teacher=dict(**paths, weight=0.3, temperature=1.5))
+    torch.manual_seed(3)
+    model = MODELS.build(toy.model_cfg(backbone=dict(type='mmpretrain.ResNet', norm_eval=True)))
+    model.train()
+    hook.teacher.build(model)
+    data = toy.batch()
+    images = (data['inputs'].float() - 127.5) / 127.5
+    labels = torch.cat([s.gt_label for s in data['data_samples']])
+    with torch.no_grad():
+        ours, theirs = model(images), model_of_teacher(images)
+    log_p, log_q = (theirs / 1.5).log_softmax(1), (ours / 1.5).log_softmax(1)
+    kl = 1.5**2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    expected = 0.3 * kl + 0.7 * F.cross_entropy(ours, labels)
+    log = hook.train_step(model, data, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01)))
+    assert log['loss'].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert not torch.equal(model(images), ours)
+
+    stock = toy.model_cfg(backbone=dict(type='mmpretrain.ResNet'))
+    hooks = [dict(type='mmadn.DistillationHook', teacher=paths)]
+    runner = toy.runner(tmp_path / 'run', model=stock, custom_hooks=hooks, val_cfg=dict(), test_cfg=dict())
+    runner.train()
+    assert (tmp_path / 'run' / 'epoch_2.pth').exists() and 'train_step' not in vars(runner.model)

@@ -6,11 +6,13 @@ model = dict(
         _delete_=True,
         type='mmadn.ADNSwinTransformer',
         arch=dict(embed_dims=24, depths=[2, 2, 6, 2], num_heads=[1, 2, 4, 8]),
-        patch_size=2,
+        patch_size=4,
         window_size=4,
         pad_small_map=True,
     ),
     head=dict(in_channels=192),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(eta_max=3e-3)
+param_scheduler = dict(eta_max=3e-3, total_steps=60)
+train_cfg = dict(max_epochs=60, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=60))

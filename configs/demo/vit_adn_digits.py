@@ -7,10 +7,12 @@ model = dict(
         type='mmadn.ADNVisionTransformer',
         arch=dict(embed_dims=48, num_layers=12, num_heads=4, feedforward_channels=96),
         img_size=32,
-        patch_size=4,
+        patch_size=8,
     ),
     neck=None,
     head=dict(type='VisionTransformerClsHead', in_channels=48),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(eta_max=3e-3)
+param_scheduler = dict(eta_max=3e-3, total_steps=60)
+train_cfg = dict(max_epochs=60, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=60))
