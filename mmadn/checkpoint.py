@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from .report import replacing
 
@@ -182,8 +182,10 @@ def published_names(arch: str) -> dict:
     Raises:
         ValueError: `arch` is none of `ARCHS`.
     """
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state_dict = MODELS.build(_arch(arch).model).state_dict()
     names = {}
-    for name, tensor in MODELS.build(_arch(arch).model).state_dict().items():
+    for name, tensor in state_dict.items():
         published = name
         for pattern, replacement in _arch(arch).names:
             published = re.sub(pattern, replacement, published)

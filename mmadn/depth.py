@@ -68,7 +68,7 @@ class SkipAwareNorm(nn.Module):
             if prefix + name in state_dict:
                 value = state_dict.pop(prefix + name)
                 state_dict.setdefault(f'{prefix}full.{name}', value)
-                state_dict.setdefault(f'{prefix}skip.{name}', value)
+                state_dict.setdefault(f'{prefix}skip.{name}', value.clone())  # not one tensor for both
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

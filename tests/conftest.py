@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import mmadn  # noqa: F401  first, for torchvision
 
@@ -17,7 +18,10 @@ REFERENCE = ROOT.parent / 'shared' / 'reference'
 
 @pytest.fixture(autouse=True)
 def _deterministic():
+    """No test sees what another one left: neither random numbers nor mmengine's default scope."""
     torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
 
 
 @pytest.fixture

@@ -198,6 +198,13 @@ def test_a_plain_norm_does_not_overwrite_an_explicit_second_copy(case):
     assert equal(other.state_dict().values(), network.state_dict().values())
 
 
+def test_copies_stay_apart_when_a_checkpoint_is_assigned(case):
+    network = case.build()
+    network.load_state_dict(case.build('stock').state_dict(), strict=True, assign=True)
+    for norm in (m for m in network.modules() if isinstance(m, SkipAwareNorm)):
+        assert norm.full.weight.data_ptr() != norm.skip.weight.data_ptr()
+
+
 def test_pretrained_weights_survive_init_weights(case, tmp_path):
     stock = randomize(case.build('stock'))
     torch.save(stock.state_dict(), tmp_path / 'stock.pth')

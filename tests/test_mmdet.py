@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 
 def test_depth_changes_in_an_initialised_detector(tmp_path):
@@ -23,16 +22,13 @@ def test_depth_changes_in_an_initialised_detector(tmp_path):
         "    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',\n"
         "                                          'scale_factor'))]))\n"
     )
-    try:
-        model = init_detector(Config.fromfile(tmp_path / 'config.py'), None, device='cpu')
-        image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-        scores = {}
-        for skip in ('FFFF', 'TTTT', 'FFFF'):
-            model.backbone.set_skip(skip)
-            found = inference_detector(model, image).pred_instances
-            assert len(found) == 10
-            assert skip not in scores or torch.equal(scores[skip], found.scores)
-            scores[skip] = found.scores
-        assert not torch.equal(scores['FFFF'], scores['TTTT'])
-    finally:
-        init_default_scope('mmengine')
+    model = init_detector(Config.fromfile(tmp_path / 'config.py'), None, device='cpu')
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    scores = {}
+    for skip in ('FFFF', 'TTTT', 'FFFF'):
+        model.backbone.set_skip(skip)
+        found = inference_detector(model, image).pred_instances
+        assert len(found) == 10
+        assert skip not in scores or torch.equal(scores[skip], found.scores)
+        scores[skip] = found.scores
+    assert not torch.equal(scores['FFFF'], scores['TTTT'])
