@@ -13,6 +13,6 @@ model = dict(
     head=dict(in_channels=192),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(eta_max=3e-3, total_steps=60)
-train_cfg = dict(max_epochs=60, val_interval=10)
-default_hooks = dict(checkpoint=dict(interval=60))
+param_scheduler = dict(eta_max=3e-3, total_steps=40)
+train_cfg = dict(max_epochs=40, val_interval=10)
+default_hooks = dict(checkpoint=dict(interval=40))
