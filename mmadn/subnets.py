@@ -18,7 +18,8 @@ from matplotlib import pyplot  # noqa: E402
 def quiet_runner(cfg: Config) -> Runner:
     """A Runner that logs its progress, without mmengine's pages on the environment and the config."""
     runner = Runner.from_cfg(Config({**cfg, 'log_level': 'WARNING'}))
-    runner.logger.setLevel('INFO')
+    for each in (runner.logger, *runner.logger.handlers):
+        each.setLevel('INFO')
     return runner
 
 
@@ -85,33 +86,31 @@ def plot(rows: list[dict], path) -> None:
     """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
     metric = metric_of(rows)
     front = pareto_front(rows, metric)
+    most = max(row['gflops'] for row in rows)
+    scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
-    axes.plot(
-        [r['gflops'] for r in rows],
-        [r[metric] for r in rows],
-        'o',
-        color='#999999',
-        label='sub-network',
-    )
-    axes.plot(
-        [r['gflops'] for r in front],
-        [r[metric] for r in front],
-        'o-',
-        color='#0072B2',
-        label='Pareto front',
-    )
+    for group, style in (
+        (rows, dict(marker='o', ls='', color='#999999', label='sub-network')),
+        (front, dict(marker='o', ls='-', color='#0072B2', label='Pareto front')),
+    ):
+        axes.plot([r['gflops'] * scale for r in group], [r[metric] for r in group], **style)
     ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
     for row in {r['skip']: r for r in [*front, *ends]}.values():
         axes.annotate(
             row['skip'],
-            (row['gflops'], row[metric]),
+            (row['gflops'] * scale, row[metric]),
             xytext=(0, 7),
             textcoords='offset points',
             ha='center',
             fontsize=9,
         )
     axes.margins(0.08, 0.15)
-    axes.set(xlabel='GFLOPs (multiply-adds)', ylabel=metric)
+    # mmpretrain's accuracies are percentages; COCO's average precision is not.
+    axes.set(
+        title='Sub-networks of one model',
+        xlabel=f'{unit} (multiply-adds)',
+        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else metric,
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc='lower right')
     with replacing(path) as temporary:

@@ -55,7 +55,6 @@ def test_train_resumes(trained, digits):
         '--resume',
         *digits.small,
         'train_cfg.max_epochs=2',
-        'param_scheduler.total_steps=2',
     )
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     assert (trained / 'epoch_2.pth').exists()
@@ -109,6 +108,7 @@ def test_test_subnets(trained, digits, skips, tmp_path):
     assert names == ['TTTT', 'TTFF'] if skips else len(set(names)) == 16
     assert (tmp_path / 'subnets.md').exists() and (tmp_path / 'subnets.png').exists()
     assert 'GFLOPs' in done.stdout and 'TTFF' in done.stdout
+    assert 'Epoch(test)' in done.stdout and 'System environment' not in done.stdout
 
 
 def test_stock_checkpoint_is_tested_as_an_adaptive_one(digits, tmp_path):

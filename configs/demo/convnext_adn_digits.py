@@ -13,4 +13,3 @@ model = dict(
     head=dict(in_channels=64),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(eta_max=3e-3)

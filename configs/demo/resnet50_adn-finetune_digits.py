@@ -4,6 +4,9 @@ _base_ = 'resnet50_adn_digits.py'
 work_dir = 'work_dirs/demo_finetune'
 load_from = 'work_dirs/demo_plain/epoch_30.pth'
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-param_scheduler = dict(eta_max=2e-3, total_steps=6)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, end=2, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=2, end=6, convert_to_iter_based=True),
+]
 train_cfg = dict(max_epochs=6, val_interval=3)
 default_hooks = dict(checkpoint=dict(interval=6))

@@ -13,6 +13,9 @@ model = dict(
     head=dict(in_channels=192),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = dict(eta_max=3e-3, total_steps=40)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.04, end=12, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=12, end=40, convert_to_iter_based=True),
+]
 train_cfg = dict(max_epochs=40, val_interval=10)
 default_hooks = dict(checkpoint=dict(interval=40))
