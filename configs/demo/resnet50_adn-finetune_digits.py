@@ -2,7 +2,7 @@
 _base_ = 'resnet50_adn_digits.py'
 
 work_dir = 'work_dirs/demo_finetune'
-load_from = 'work_dirs/demo_plain/epoch_30.pth'
+load_from = 'work_dirs/demo_plain/epoch_36.pth'
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, end=2, convert_to_iter_based=True),

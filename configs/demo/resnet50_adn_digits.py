@@ -45,17 +45,17 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=5)
+train_cfg = dict(by_epoch=True, max_epochs=36, val_interval=6)
 val_cfg = dict(type='mmadn.SubnetValLoop')
 test_cfg = dict(type='mmadn.SubnetTestLoop')
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, end=9, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', begin=9, end=30, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.04, end=6, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=6, end=36, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', interval=30, save_best='TTTT/accuracy/top1'),
+    checkpoint=dict(type='CheckpointHook', interval=36, save_best='TTTT/accuracy/top1'),
 )
 randomness = dict(seed=0)
