@@ -111,19 +111,19 @@ def test_test_subnets(trained, digits, skips, tmp_path):
     assert 'Epoch(test)' in done.stdout and 'System environment' not in done.stdout
 
 
-def test_stock_checkpoint_is_tested_as_an_adaptive_one(digits, tmp_path):
+def test_stock_checkpoint_is_tested_and_fine_tuned_as_an_adaptive_one(digits, tmp_path):
     run('tools/train.py', 'configs/demo/resnet50_digits.py', '--work-dir', tmp_path, *digits.small)
-    run(
-        'tools/test_subnets.py',
-        CONFIG,
-        tmp_path / 'epoch_1.pth',
-        '--work-dir',
-        tmp_path,
-        '--skips',
-        'base',
-        *digits.small,
-    )
+    stock = tmp_path / 'epoch_1.pth'
+    options = ['--work-dir', tmp_path, '--skips', 'base', *digits.small]
+    run('tools/test_subnets.py', CONFIG, stock, *options)
     assert json.loads((tmp_path / 'subnets.json').read_text())['subnets'][0]['skip'] == 'TTTT'
+    config, tuned = 'configs/demo/resnet50_adn-finetune_digits.py', tmp_path / 'tuned'
+    done = run('tools/train.py', config, '--work-dir', tuned, *digits.small, f'load_from={stock}')
+    assert f'Load checkpoint from {stock}' in done.stdout
+    before = torch.load(stock, weights_only=False)['state_dict']
+    after = torch.load(tuned / 'epoch_1.pth', weights_only=False)['state_dict']
+    name = 'backbone.layer1.0.conv1.weight'  # moved from where the stock network was, and not far
+    assert 0 < (after[name] - before[name]).norm() < 0.5 * before[name].norm()
 
 
 def test_convert_checkpoint(tmp_path):
