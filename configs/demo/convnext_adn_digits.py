@@ -6,7 +6,6 @@ model = dict(
         _delete_=True,
         type='mmadn.ADNConvNeXt',
         arch=dict(depths=[3, 3, 9, 3], channels=[16, 24, 32, 64]),
-        stem_patch_size=2,
         layer_scale_init_value=1.0,  # as with zero-initialised branches: near zero would hide all depth
     ),
     neck=None,
