@@ -129,17 +129,18 @@ ARCHS = {
 }
 
 
-def load_checkpoint(path, key=None) -> dict:
+def load_checkpoint(path, key=None, trusted=False) -> dict:
     """Reads the weights in a file: a bare state dict, or an entry of a training checkpoint.
 
-    Nothing but tensors and plain values is unpickled, and argparse's Namespace, in which training
-    checkpoints carry their settings.
+    Unless it is trusted, nothing but tensors and plain values is unpickled, and argparse's Namespace,
+    in which published training checkpoints carry their settings.
 
     Args:
         path (str | Path): The file.
         key (str, optional): Which entry of a training checkpoint. By default `state_dict`, which one of
             this project has, `model_ema`, the averaged weights that the accuracy of a published one
             was measured with, or `model`.
+        trusted (bool): Whether the file may run code, as what mmengine saves of a training has to.
 
     Returns:
         dict[str, Tensor]: The state dict.
@@ -150,12 +151,14 @@ def load_checkpoint(path, key=None) -> dict:
     """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)
     except OSError:
         raise
     except Exception as error:  # what is no checkpoint makes the unpickler raise anything
-        reason = str(error).splitlines()[0] if str(error) else 'it is empty'
-        raise ValueError(f'{path} is no complete checkpoint of tensors: {reason}') from error
+        raise ValueError(
+            f'{path} is no complete checkpoint of tensors and plain values ({type(error).__name__}); a '
+            'checkpoint that was trained here needs no conversion, and goes back with --to published'
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} holds a {type(checkpoint).__name__}; a state dict is expected')
     found = [k for k in ('state_dict', 'model_ema', 'model') if isinstance(checkpoint.get(k), dict)]
@@ -251,7 +254,7 @@ def convert_file(src, dst, arch: str, key=None, to='mmadn') -> None:
         src, dst, arch, key: See `load_checkpoint` and `convert`, whose errors this raises too.
     """
     if to == 'published':
-        checkpoint = convert_back(load_checkpoint(src), arch)
+        checkpoint = convert_back(load_checkpoint(src, trusted=True), arch)
     else:
         checkpoint = {'meta': {'arch': arch}, 'state_dict': convert(load_checkpoint(src, key), arch)}
     with replacing(dst) as path:

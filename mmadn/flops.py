@@ -55,7 +55,7 @@ def measure(cfg: Config, shape=(3, 224, 224), skips=None) -> list[dict]:
     """Counts what the network of a config costs.
 
     Args:
-        cfg (Config): Of mmpretrain or mmdet, with an adaptive-depth backbone or without.
+        cfg (Config): Of a classifier of mmpretrain, with an adaptive-depth backbone or without.
         shape (Sequence[int]): Channels, height and width of an image.
         skips (Sequence[str] | str, optional): Which depths, see `set_skip`; 'all' for all 2^n. By default
             the super-net and the base-net, or the one depth of an ordinary network.

@@ -26,6 +26,7 @@ class _SubnetLoop:
     def __init__(self, runner, dataloader, evaluator, skips=('super', 'base'), fp16=False):
         super().__init__(runner, dataloader, evaluator, fp16)
         backbone = adaptive_backbone(runner.model)
+        skips = [skips] if isinstance(skips, str) and skips != 'all' else skips
         names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips)
         self.evaluator = SubnetEvaluator(self.evaluator, dict.fromkeys(names))
 
@@ -51,7 +52,7 @@ class SubnetValLoop(_SubnetLoop, ValLoop):
 
     Args:
         runner, dataloader, evaluator, fp16: As in mmengine's ValLoop.
-        skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
+        skips (Sequence[str] | str): Which depth or depths, see `set_skip`; 'all' for all 2^n.
             By default the super-net and the base-net.
 
     Raises:

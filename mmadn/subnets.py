@@ -73,7 +73,7 @@ def table(rows: list[dict]) -> list[dict]:
     return [
         {
             'skip': row['skip'],
-            'GFLOPs': f'{row["gflops"]:.3g}',
+            'GFLOPs': f'{row["gflops"]:#.3g}',
             'params in use (M)': f'{row["params"]:.2f}',
             **{k: f'{v:.2f}' for k, v in row.items() if k not in ('skip', 'gflops', 'params')},
             'Pareto': '*' if row['skip'] in best else '',

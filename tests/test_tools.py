@@ -121,6 +121,15 @@ def test_stock_checkpoint_is_tested_and_fine_tuned_as_an_adaptive_one(digits, tm
     done = run('tools/train.py', config, '--work-dir', tuned, *digits.small, f'load_from={stock}')
     assert f'Load checkpoint from {stock}' in done.stdout
     before = torch.load(stock, weights_only=False)['state_dict']
+    published = [
+        'tools/convert_checkpoint.py',
+        tuned / 'epoch_1.pth',
+        tmp_path / 'p.pth',
+        '--to',
+        'published',
+    ]
+    done = run(*published, '--arch', 'resnet50', code=1)  # it is read; only its shapes are those of a digit
+    assert 'has the shape' in done.stderr
     after = torch.load(tuned / 'epoch_1.pth', weights_only=False)['state_dict']
     name = 'backbone.layer1.0.conv1.weight'  # moved from where the stock network was, and not far
     assert 0 < (after[name] - before[name]).norm() < 0.5 * before[name].norm()

@@ -22,6 +22,7 @@ def main():
     print(f'Training {CONFIG} on {cfg.data_root}, about two minutes', flush=True)
     subnets.quiet_runner(cfg).train()
     checkpoint = find_latest_checkpoint(cfg.work_dir)
+    print('Testing all 16 depths', flush=True)
     rows = subnets.evaluate_subnets(cfg, checkpoint)
     subnets.write_report(rows, cfg.work_dir, config=CONFIG, checkpoint=checkpoint)
     print_table(subnets.table(rows), title='One network, 16 depths: T skips a stage, F runs it whole')

@@ -9,7 +9,7 @@ from mmadn.report import print_table
 
 def main():
     parser = argparse.ArgumentParser(description='Count the FLOPs and parameters of a network at its depths.')
-    parser.add_argument('config', help='path of the config; of an ordinary network too')
+    parser.add_argument('config', help='path of the config of a classifier, of an ordinary one too')
     parser.add_argument('--shape', nargs=3, type=int, default=(3, 224, 224), metavar=('C', 'H', 'W'))
     which = parser.add_mutually_exclusive_group()
     which.add_argument('--skip', nargs='+', help='depths such as TTFF; by default super-net and base-net')

@@ -33,7 +33,7 @@ STAMP = VENV / '.mmadn-setup'
 OLDEST, NEWEST = (3, 10), (3, 12)
 VENV_GB, BUILD_GB = 6, 1  # with torch's CUDA packages; mmcv's object files take 0.3 GB on a CPU
 STEPS = 5
-HEARTBEAT = 30  # seconds
+HEARTBEAT = 10  # seconds
 
 NETWORK = re.compile(
     'connection broken by|Max retries exceeded|NewConnectionError|ConnectTimeout|ReadTimeout'
@@ -88,7 +88,9 @@ def set_up():
     step(4, f'mmcv {pins["onedl-mmcv"]} with its compiled operators')
     install_mmcv(pins['onedl-mmcv'])
     step(5, 'mmadn itself')
-    pip('install', '--no-deps', '--no-build-isolation', '-e', '.')
+    # By its path: an import hook would lose to the folder of the clone, seen from the folder above it.
+    compat = ('--config-settings', 'editable_mode=compat')
+    pip('install', '--no-deps', '--no-build-isolation', *compat, '-e', '.')
 
     STAMP.write_text(f'{fingerprint()} {operators()}\n')
     say(f'done; the full output is in {LOG}')
@@ -309,7 +311,7 @@ def pip(verb, *arguments, env=None, progress=None):
 
 
 def run(what, command, env=None, progress=None):
-    """Runs with all output in the log, and a line on the screen every 30 seconds."""
+    """Runs with all output in the log, and a line on the screen every 10 seconds."""
     with open(str(LOG), 'ab+') as log:
         log.write('\n$ {}\n'.format(' '.join(command)).encode())
         log.flush()
