@@ -19,7 +19,7 @@ def main():
     torch.set_num_threads(1)  # a network this narrow computes no faster with more
     cfg = Config.fromfile(CONFIG)
     write_digits(cfg.data_root)
-    print(f'Training {CONFIG} on {cfg.data_root}, about two minutes', flush=True)
+    print(f'Training {CONFIG} on {cfg.data_root}, two to three minutes', flush=True)
     subnets.quiet_runner(cfg).train()
     checkpoint = find_latest_checkpoint(cfg.work_dir)
     print('Testing all 16 depths', flush=True)
