@@ -14,6 +14,7 @@ from .heads import DropoutLinearClsHead
 from .hooks import DistillationHook, SelfDistillationHook
 from .individual import ShortMobileNetV2, ShortResNet
 from .loops import SubnetTestLoop, SubnetValLoop
+from .necks import SimpleFPN
 from .version import __version__
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     'SelfDistillationHook',
     'ShortMobileNetV2',
     'ShortResNet',
+    'SimpleFPN',
     'SubnetTestLoop',
     'SubnetValLoop',
     'adaptive_backbone',

@@ -5,8 +5,10 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from mmengine.config import Config, DictAction
+from mmengine.utils import is_abs
 
 from .distributed import launch_on_cpu
 
@@ -64,6 +66,69 @@ def _moved(value, old, new):
     if isinstance(value, str) and (value == old or value.startswith(f'{old}/')):
         return new + value[len(old) :]
     return value
+
+
+def check_data(cfg: Config, splits) -> None:
+    """Looks for the folders and annotation files of a config before any work begins.
+
+    Args:
+        splits (Sequence[str]): Of 'train', 'val' and 'test'.
+
+    Raises:
+        FileNotFoundError: Some are missing; the message names them all.
+    """
+    missing = [path for split in splits for path in _data_paths(cfg.get(f'{split}_dataloader'))]
+    missing = [path for path in dict.fromkeys(missing) if '://' not in path and not Path(path).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f'the data of this config are not there: {", ".join(missing)}; README.md says how they are laid '
+            'out, and --cfg-options data_root=/path/to/them moves them'
+        )
+
+
+def _data_paths(node):
+    """All folders and annotation files in the settings of a data loader, of wrapped datasets too."""
+    if isinstance(node, (list, tuple)):
+        return [path for item in node for path in _data_paths(item)]
+    if not isinstance(node, dict):
+        return []
+    root, prefix = node.get('data_root') or '', node.get('data_prefix') or ''
+    names = [node.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    found = [name if is_abs(name) else os.path.join(root, name) for name in names if name]
+    return found + [path for item in node.values() for path in _data_paths(item)]
+
+
+def check_classes(loop) -> None:
+    """Stops where a COCO-format data set of a loop does not know the classes it is read with.
+
+    mmdet takes the categories that it finds and counts their labels on from 0.
+
+    Raises:
+        ValueError: Categories are missing.
+    """
+    dataset = loop.dataloader.dataset
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    found, classes = getattr(dataset, 'cat_ids', None), dataset.metainfo.get('classes')
+    if found is not None and len(found) != len(classes):
+        raise ValueError(
+            f'{dataset.ann_file} has {len(found)} of the {len(classes)} categories {", ".join(classes)}; '
+            "give the dataset those of the file, in its order: metainfo=dict(classes=('cat', 'dog'))"
+        )
+
+
+def load_weights(runner, checkpoint) -> None:
+    """Loads a checkpoint into the model of a runner; mmengine itself only warns if it is another's.
+
+    Raises:
+        ValueError: The checkpoint is not one of this model.
+    """
+    try:
+        runner.load_checkpoint(str(checkpoint), strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{checkpoint} is not a checkpoint of the model in this config: {shorten(str(error), 500)}'
+        ) from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 PRESETS = {'super': 'F', 'base': 'T'}
@@ -110,6 +110,8 @@ class AdaptiveDepth:
         skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
         mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
             the first half, rounded up.
+        fixed (bool): Trains at the depth `skip` only: freezes what the other depths alone use, which
+            gets no gradient there and would stop DistributedDataParallel.
         *args, **kwargs: What the stock backbone takes.
 
     Raises:
@@ -118,7 +120,7 @@ class AdaptiveDepth:
 
     shared = ()  # children of a mandatory module whose norms serve both sub-paths
 
-    def __init__(self, *args, skip='super', mandatory=None, **kwargs):
+    def __init__(self, *args, skip='super', mandatory=None, fixed=False, **kwargs):
         super().__init__(*args, **kwargs)
         self._switches = []
         for required, skippable in self.sub_paths(mandatory):
@@ -129,6 +131,8 @@ class AdaptiveDepth:
             for module in skippable:
                 _make_skippable(module, switch)
         self.set_skip(skip)
+        for parameter in self.idle_parameters() if fixed else ():
+            parameter.requires_grad = False
 
     @property
     def num_skippable_stages(self) -> int:
@@ -218,8 +222,10 @@ def _make_skip_aware(module, switch, shared):
 
 
 def unwrap(model):
-    """The model inside a wrapper such as MMDistributedDataParallel, or the model itself."""
-    return model.module if is_model_wrapper(model) else model
+    """The model inside wrappers, such as MMDistributedDataParallel or test-time augmentation, or itself."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def adaptive_backbone(model) -> AdaptiveDepth:

@@ -3,6 +3,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmpretrain import get_model
@@ -37,23 +38,33 @@ class _TrainStepHook(Hook):
 
 @HOOKS.register_module()
 class SelfDistillationHook(_TrainStepHook):
-    """Trains a stock classifier with an adaptive-depth backbone by self-distillation (Algorithm 1).
+    """Trains a stock classifier or detector with an adaptive-depth backbone by self-distillation.
 
-    Each iteration is two passes over the same batch and one optimizer step. The super-net learns from
-    the labels, `alpha * L(super)`; then the base-net learns from the super-net and sees no labels,
-    `(1 - alpha) * KL(super || base)`. Each pass runs its own backward, so that the peak memory is that
-    of one pass. While training runs, the hook stands in for the model's `train_step`.
+    Each iteration is two passes over the same batch and one optimizer step (Algorithm 1). The super-net
+    learns from the labels, `alpha * L(super)`; then the base-net learns from the super-net,
+    `(1 - alpha) * KL(super || base)`. A classifier's base-net sees no labels and is compared by its
+    logits; a detector's learns from the ground truth too and is compared by the pooled features of its
+    neck, `(1 - alpha) * (L(base) + KL)`. Each pass runs its own backward, so that the peak memory is
+    that of one pass. While training runs, the hook stands in for the model's `train_step`.
 
-    Logged are `loss_super` and `loss_distill` with these weights, their sum `loss`, and what the head
-    reports of the super-net (accuracy).
+    Logged are `loss_super`, `loss_base` (where the base-net learns from the labels) and `loss_distill`
+    with these weights, their sum `loss`, and what the heads report of the super-net.
 
     Args:
         alpha (float): Weight of the super-net's loss, between 0 and 1.
         temperature (float): Temperature of the KL terms, above 0.
         topk (int, optional): Only this many of the teacher's largest logits enter; None takes all.
-        features (Sequence[str]): Modules whose outputs are distilled too, such as
+        features (Sequence[str], optional): Modules whose outputs are distilled, such as
             `('backbone.layer3', 'backbone.layer4')`, or `'backbone.stages.3'` in Swin and ConvNeXt and
-            `'backbone.layers.11'` in ViT: see `feature_divergence`.
+            `'backbone.layers.11'` in ViT: see `feature_divergence`. By default `('neck',)` in a
+            detector, none in a classifier.
+        levels (str): Which levels of the neck: 'all', or 'foreground' for the one that holds most
+            foreground anchors of the batch (the first, if there are none). That one is asked of the
+            targets of the detector's dense head, `bbox_head` or `rpn_head`.
+        labels (bool, optional): Whether the second pass learns from the labels too. By default in a
+            detector only.
+        logits (bool, optional): Whether the logits, the output of the module `head`, are distilled. By
+            default where there is one, as in every classifier.
         depths (Sequence): The depths of the two passes, see `set_skip`. Either may be 'random', drawn
             anew in each iteration among those that the other pass does not have (paper, Table 4).
         teacher (dict, optional): A classifier that teaches the super-net: `config` and `checkpoint`
@@ -70,7 +81,10 @@ class SelfDistillationHook(_TrainStepHook):
         alpha=0.5,
         temperature=1.0,
         topk=500,
-        features=(),
+        features=None,
+        levels='all',
+        labels=None,
+        logits=None,
         depths=('super', 'base'),
         teacher=None,
     ):
@@ -82,20 +96,28 @@ class SelfDistillationHook(_TrainStepHook):
             raise ValueError(f'topk={topk!r}: give a number of logits from 1 on, or None for all')
         if isinstance(features, str):
             raise ValueError(f'features={features!r}: give a list of module names')
+        if levels not in ('all', 'foreground'):
+            raise ValueError(f"levels={levels!r}: give 'all' or 'foreground'")
         if isinstance(depths, str) or len(depths) != 2:
             raise ValueError(f"depths={depths!r}: give two, such as ('super', 'base') or ('super', 'random')")
         self.alpha = alpha
         self.temperature = temperature
         self.topk = topk
-        self.features = tuple(features)
+        self.features = None if features is None else tuple(features)
+        self.levels = levels
+        self.labels = labels
+        self.logits = logits
         self.depths = self.skips = tuple(depths)
         self.teacher = Teacher(**teacher) if teacher else None
 
     def prepare(self, runner):
         self.before_train_iter(runner)
-        self._distilled(runner.model)
+        model = unwrap(runner.model)
+        self._distilled(model)
+        with self._counting(model):
+            pass
         if self.teacher:
-            self.teacher.build(unwrap(runner.model))
+            self.teacher.build(model)
 
     def before_train_iter(self, runner, batch_idx=0, data_batch=None):
         # By the iteration alone: all processes draw the same, and so does a run that was resumed.
@@ -103,57 +125,79 @@ class SelfDistillationHook(_TrainStepHook):
 
     def train_step(self, model, data, optim_wrapper):
         """One iteration of Algorithm 1, called as `model.train_step(data, optim_wrapper)` is."""
-        backbone, distilled = adaptive_backbone(model), self._distilled(model)
+        stock = unwrap(model)
+        backbone, distilled = adaptive_backbone(model), self._distilled(stock)
+        labels = not hasattr(stock, 'head') if self.labels is None else self.labels
         first, second = self.skips
         with optim_wrapper.optim_context(model):
-            data = unwrap(model).data_preprocessor(data, True)
+            data = stock.data_preprocessor(data, True)
 
         # A pass stays at its depth until its backward is done: with_cp runs the forward again there.
         with backbone.skipping(first), _no_sync(model):
-            with optim_wrapper.optim_context(model), record(distilled) as taught:
+            with (
+                optim_wrapper.optim_context(model),
+                record(distilled) as taught,
+                self._counting(stock) as counts,
+            ):
                 losses = model._run_forward(data, mode='loss')
-                loss, logs = unwrap(model).parse_losses(losses)
+                loss, logs = stock.parse_losses(losses)
                 if self.teacher:
                     loss = self.teacher.mix(loss, taught['head'], data, self.topk)
             loss_super = self.alpha * loss
             optim_wrapper.backward(optim_wrapper.scale_loss(loss_super))
             optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
 
+        parts = {'loss_super': loss_super}
         with backbone.skipping(second):
             with optim_wrapper.optim_context(model), record(distilled) as student:
-                model._run_forward(data, mode='tensor')
-                loss_distill = (1 - self.alpha) * self.divergence(student, taught)
-            loss = loss_distill
+                losses = model._run_forward(data, mode='loss' if labels else 'tensor')
+                if labels:
+                    parts['loss_base'] = (1 - self.alpha) * stock.parse_losses(losses)[0]
+                if self.levels == 'foreground':
+                    level = _most(counts)
+                    taught['neck'], student['neck'] = taught['neck'][level], student['neck'][level]
+                if distilled:
+                    parts['loss_distill'] = (1 - self.alpha) * self.divergence(student, taught)
+            loss = sum(part for name, part in parts.items() if name != 'loss_super')
             # With depths drawn at random some parameters are in neither pass: there too, zero is theirs.
             if isinstance(model, DistributedDataParallel) or 'random' in self.depths:
                 loss = touch(loss, [p for p in backbone.idle_parameters() if p.requires_grad])
             optim_wrapper.update_params(loss)
 
-        loss_super, loss_distill = loss_super.detach(), loss_distill.detach()
-        return {
-            'loss': loss_super + loss_distill,
-            'loss_super': loss_super,
-            'loss_distill': loss_distill,
-            **{name: value for name, value in logs.items() if 'loss' not in name},
-        }
+        parts = {name: part.detach() for name, part in parts.items()}
+        return {**logs, 'loss': sum(parts.values()), **parts}
 
     def divergence(self, student: dict, teacher: dict) -> Tensor:
         """The sum of all KL terms, from the recorded outputs of the two passes."""
-        logits = kl_divergence(student['head'], teacher['head'], self.temperature, self.topk)
-        return logits + sum(
-            feature_divergence(student[name], teacher[name], self.temperature) for name in self.features
+        return sum(
+            kl_divergence(student[name], teacher[name], self.temperature, self.topk)
+            if name == 'head'
+            else feature_divergence(student[name], teacher[name], self.temperature)
+            for name in student
         )
 
+    def _counting(self, model):
+        return count_foreground(model) if self.levels == 'foreground' else nullcontext()
+
     def _distilled(self, model) -> dict:
-        modules = dict(unwrap(model).named_modules())
-        for name in ('head', *self.features):
+        """The modules whose outputs are compared, by their names."""
+        classifier = hasattr(model, 'head')
+        names = list((() if classifier else ('neck',)) if self.features is None else self.features)
+        if self.levels == 'foreground' and 'neck' not in names:
+            raise ValueError(f"levels='foreground' needs 'neck' among the features, which are {names}")
+        if (classifier if self.logits is None else self.logits) or self.teacher:
+            names.insert(0, 'head')
+        if not (names or self.labels or (self.labels is None and not classifier)):
+            raise ValueError('nothing is left for the base-net to learn from: labels, logits or features')
+        modules = dict(model.named_modules())
+        for name in names:
             if name not in modules:
                 stages = [f'backbone.{n}' for n, _ in adaptive_backbone(model).named_children()]
                 raise ValueError(
-                    f'there is no module {name!r} to distil in {type(unwrap(model)).__name__}; give names '
+                    f'there is no module {name!r} to distil in {type(model).__name__}; give names '
                     f'from named_modules(), such as {", ".join(stages)}'
                 )
-        return {name: modules[name] for name in ('head', *self.features)}
+        return {name: modules[name] for name in names}
 
 
 @HOOKS.register_module()
@@ -246,6 +290,49 @@ def record(modules: dict):
             )
             stack.callback(handle.remove)
         yield outputs
+
+
+@contextmanager
+def count_foreground(model):
+    """Collects in a list how many foreground anchors each level has, by the targets of a detector's head.
+
+    Yields:
+        list[Tensor]: Filled by a pass in `mode='loss'` with one number for each level of the neck.
+
+    Raises:
+        ValueError: The detector has no dense head that labels anchors by level.
+    """
+    head = getattr(model, 'bbox_head', None) or getattr(model, 'rpn_head', None)
+    advice = "levels='foreground' asks the targets of a bbox_head or rpn_head; give levels='all'"
+    if not hasattr(head, 'get_targets'):
+        raise ValueError(f'{type(model).__name__} has no head with get_targets: {advice}')
+    counts, get_targets = [], head.get_targets
+
+    def counting(*args, **kwargs):
+        targets = get_targets(*args, **kwargs)
+        labels = next((item for item in targets or () if _labels_by_level(item)), None)
+        if labels is None:
+            raise ValueError(f'{type(head).__name__} labels no anchors by level: {advice}')
+        counts[:] = [((level >= 0) & (level < head.num_classes)).sum() for level in labels]
+        return targets
+
+    head.get_targets = counting
+    try:
+        yield counts
+    finally:
+        del head.get_targets  # the method of its class shows again
+
+
+def _most(counts) -> int:
+    counts = torch.stack(counts)
+    all_reduce(counts)  # all processes choose the level alike, as one with the whole batch would
+    return int(counts.argmax())
+
+
+def _labels_by_level(item):
+    return isinstance(item, (list, tuple)) and all(
+        isinstance(level, Tensor) and level.dtype == torch.long for level in item
+    )
 
 
 def _no_sync(model):

@@ -1,18 +1,25 @@
 """Evaluation of all sub-networks of one checkpoint: a table, a JSON file and a picture."""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib
+import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
+from .benchmark import Contestant, Settings, measure, summary
+from .cli import check_classes, load_weights
 from .depth import adaptive_backbone, unwrap
 from .flops import complexity
 from .report import machine, markdown_table, replacing, write_json
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
+
+COSTS = ('skip', 'gflops', 'params', 'latency_ms')  # what a row holds beside its metrics
+LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
 
 
 def quiet_runner(cfg: Config) -> Runner:
@@ -32,25 +39,51 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
 
     Returns:
-        list[dict]: For each depth `skip`, `gflops` and `params` (see `complexity`; at the size of the
-        first test image) and the metrics under their own names.
+        list[dict]: For each depth `skip`, `gflops` and `params` (see `complexity`), `latency_ms` (see
+        `latencies`), each for the first test image at its size, and the metrics under their own names.
     """
     cfg = cfg.copy()
-    cfg.load_from = str(checkpoint)
     cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips)
     runner = quiet_runner(cfg)
+    check_classes(runner.test_loop)
+    load_weights(runner, checkpoint)
     metrics = runner.test()
 
     model = unwrap(runner.model)
     data = pseudo_collate([runner.test_dataloader.dataset[0]])
     inputs = model.data_preprocessor(data, False)['inputs']
+    names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
+    latency = latencies(model, data, names)
     rows = []
-    for skip in dict.fromkeys(name.split('/', 1)[0] for name in metrics):
+    for skip in names:
         with adaptive_backbone(model).skipping(skip):
             cost = complexity(model, inputs)
         scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
-        rows.append({'skip': skip, **cost, **scores})
+        rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
+
+
+def latencies(model, data, skips, rounds=5) -> dict:
+    """How long the model takes for a batch from data to predictions, at each depth.
+
+    Args:
+        model (BaseModel): With an adaptive-depth backbone, in eval mode.
+        data (dict): A batch as a data loader gives it.
+        skips (Sequence[str]): The depths.
+        rounds (int): How often each runs, in random order; one more round comes first.
+
+    Returns:
+        dict[str, float]: The median of each depth in milliseconds. Few rounds on a machine that does
+        other work give a rough figure; `tools/profile_subnets.py` measures until it is steady.
+    """
+
+    def run(skip):
+        with adaptive_backbone(model).skipping(skip), torch.inference_mode():
+            model.test_step(data)
+
+    settings = Settings(rounds=rounds, warmup=1, device=str(next(model.parameters()).device))
+    times = measure([Contestant(skip, partial(run, skip)) for skip in skips], settings)
+    return {skip: summary(values)['median'] for skip, values in times.items()}
 
 
 def pareto_front(rows: list[dict], metric: str) -> list[dict]:
@@ -64,7 +97,12 @@ def pareto_front(rows: list[dict], metric: str) -> list[dict]:
 
 def metric_of(rows: list[dict]) -> str:
     """The metric a table is ranked by: the first one of the evaluator."""
-    return next(name for name in rows[0] if name not in ('skip', 'gflops', 'params'))
+    return next(name for name in rows[0] if name not in COSTS)
+
+
+def _shown(metric) -> bool:
+    # COCO's evaluator gives twelve figures a task; all are in the JSON file.
+    return not metric.startswith('coco/') or metric in LABELS
 
 
 def table(rows: list[dict]) -> list[dict]:
@@ -75,7 +113,12 @@ def table(rows: list[dict]) -> list[dict]:
             'skip': row['skip'],
             'GFLOPs': f'{row["gflops"]:#.3g}',
             'params in use (M)': f'{row["params"]:.2f}',
-            **{k: f'{v:.2f}' for k, v in row.items() if k not in ('skip', 'gflops', 'params')},
+            'latency (ms)': f'{row["latency_ms"]:#.3g}',
+            **{
+                LABELS.get(k, k): f'{v:.3f}' if k in LABELS else f'{v:.2f}'
+                for k, v in row.items()
+                if k not in COSTS and _shown(k)
+            },
             'Pareto': '*' if row['skip'] in best else '',
         }
         for row in sorted(rows, key=lambda r: -r['gflops'])
@@ -109,7 +152,7 @@ def plot(rows: list[dict], path) -> None:
     axes.set(
         title='Sub-networks of one model',
         xlabel=f'{unit} (multiply-adds)',
-        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else metric,
+        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
     )
     axes.grid(alpha=0.3)
     axes.legend(loc='lower right')

@@ -10,10 +10,13 @@ def main():
     args = parser.parse_args()
     with cli.plain_errors():
         cfg = cli.load_config(args)
-        cfg.load_from = args.checkpoint
+        cli.check_data(cfg, ('test',))
         if args.skip:
             cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=[args.skip])
-        Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        cli.check_classes(runner.test_loop)
+        cli.load_weights(runner, args.checkpoint)
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ def main():
     args = parser.parse_args()
     with cli.plain_errors():
         cfg = cli.load_config(args)
+        cli.check_data(cfg, ('test',))
         rows = subnets.evaluate_subnets(cfg, args.checkpoint, args.skips)
     if is_main_process():
         subnets.write_report(rows, cfg.work_dir, config=args.config, checkpoint=args.checkpoint)

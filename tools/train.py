@@ -21,6 +21,7 @@ def main():
     args = parser.parse_args()
     with cli.plain_errors(FileNotFoundError):
         cfg = cli.load_config(args)
+        cli.check_data(cfg, ('train', 'val'))
         if args.amp and get_device() == 'cpu':
             parser.error('--amp needs a GPU, and this machine has none that torch can use')
         if args.amp:
@@ -33,7 +34,10 @@ def main():
         if args.resume:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
-        Runner.from_cfg(cfg).train()
+        runner = Runner.from_cfg(cfg)
+        with cli.plain_errors(ValueError):
+            cli.check_classes(runner.train_loop)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -1,0 +1,232 @@
+"""Detectors: trained by the hook, switched at run time, and equal to the stock ones at full depth."""
+
+import copy
+
+import detectors
+import pytest
+import torch
+from conftest import ROOT
+from detectors import DETECTORS
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from mmadn import SelfDistillationHook
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmdet')
+
+
+class Gradients(OptimWrapper):
+    """Keeps the gradients in place of a step."""
+
+    def __init__(self, model):
+        super().__init__(torch.optim.SGD(model.parameters(), lr=0.1))
+        self.model = model
+
+    def step(self, **kwargs):
+        self.kept = {
+            name: None if p.grad is None else p.grad.clone() for name, p in self.model.named_parameters()
+        }
+
+
+def by_hand(model, data, neck=True, level=None, labels=True):
+    """The losses and gradients of one iteration, written out from the paper's COCO runs."""
+    seen = []
+    handle = model.neck.register_forward_hook(lambda m, args, out: seen.append(out))
+    data = model.data_preprocessor(data, True)
+    model.backbone.set_skip('super')
+    loss_super = 0.5 * model.parse_losses(model(**data, mode='loss'))[0]
+    loss_super.backward()
+    model.backbone.set_skip('base')
+    loss_base = 0.5 * model.parse_losses(model(**data, mode='loss'))[0]
+    handle.remove()
+    kl = torch.zeros(())
+    for i, (teacher, student) in enumerate(zip(*seen, strict=True)):
+        if neck and level in (None, i):
+            p = teacher.detach().mean((2, 3)).softmax(1)
+            kl = kl + (p * (p.log() - student.mean((2, 3)).log_softmax(1))).sum(1).mean()
+    (loss_base + 0.5 * kl).backward()
+    return loss_super.item(), loss_base.item(), 0.5 * kl.item()
+
+
+@pytest.mark.parametrize('arguments', [{}, dict(features=())], ids=['KL', 'no KL'])
+@pytest.mark.parametrize('name', DETECTORS)
+def test_an_iteration_is_the_papers(name, arguments):
+    model, expected = (detectors.build(name).train() for _ in range(2))
+    wrapper, data = Gradients(model), detectors.batch()
+    torch.manual_seed(1)  # two-stage heads sample
+    logs = SelfDistillationHook(**arguments).train_step(model, copy.deepcopy(data), wrapper)
+    torch.manual_seed(1)
+    losses = by_hand(expected, data, neck='features' not in arguments)
+    assert logs['loss_super'].item() == pytest.approx(losses[0], rel=1e-5)
+    assert logs['loss_base'].item() == pytest.approx(losses[1], rel=1e-5)
+    if arguments:
+        assert 'loss_distill' not in logs
+    else:
+        assert logs['loss_distill'].item() == pytest.approx(losses[2], rel=1e-4)
+        assert losses[2] > 1e-4
+    assert logs['loss'].item() == pytest.approx(sum(losses), rel=1e-5)
+    assert 'loss_bbox' in logs  # of the super-net, as stock training logs it
+    for parameter_name, p in expected.named_parameters():
+        assert p.grad is not None, parameter_name
+        assert torch.allclose(wrapper.kept[parameter_name], p.grad, rtol=1e-3, atol=1e-6), parameter_name
+    assert model.backbone.skip == 'FFFF'
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn', 'retinanet'])
+def test_the_level_with_most_foreground_anchors(name):
+    model, expected = (detectors.build(name).train() for _ in range(2))
+    head = getattr(expected, 'bbox_head' if name == 'retinanet' else 'rpn_head')
+    stock, counts = head.get_targets, []
+
+    def counting(*args, **kwargs):
+        targets = stock(*args, **kwargs)
+        counts.append(
+            [int((labels < head.num_classes).logical_and(labels >= 0).sum()) for labels in targets[0]]
+        )
+        return targets
+
+    head.get_targets = counting
+    data = detectors.batch()
+    torch.manual_seed(1)
+    seen = []
+    handle = expected.neck.register_forward_hook(lambda m, args, out: seen.append(out))
+    by_hand(expected, copy.deepcopy(data))
+    handle.remove()
+    level = counts[0].index(max(counts[0]))
+    assert max(counts[0]) > sorted(counts[0])[-2]  # there is one
+    teacher, student = (out[level].detach().mean((2, 3)) for out in seen)
+    p = teacher.softmax(1)
+    kl = (p * (p.log() - student.log_softmax(1))).sum(1).mean()
+
+    torch.manual_seed(1)
+    hook = SelfDistillationHook(levels='foreground')
+    logs = hook.train_step(model, data, Gradients(model))
+    assert logs['loss_distill'].item() == pytest.approx(0.5 * kl.item(), rel=1e-4)
+    assert 'get_targets' not in vars(getattr(model, 'bbox_head' if name == 'retinanet' else 'rpn_head'))
+
+
+@pytest.mark.parametrize('levels', ['all', 'foreground'])
+@pytest.mark.parametrize('name', DETECTORS)
+def test_images_without_objects_and_absent_classes_are_no_trouble(name, levels):
+    """The gradients of a batch without any object are finite; some class never occurs in any batch here."""
+    model = detectors.build(name).train()
+    wrapper = Gradients(model)
+    logs = SelfDistillationHook(levels=levels).train_step(model, detectors.batch(objects=False), wrapper)
+    assert all(torch.isfinite(value).all() for value in logs.values())
+    assert all(torch.isfinite(grad).all() for grad in wrapper.kept.values() if grad is not None)
+    mixed = detectors.batch(n=2)
+    mixed['data_samples'][1] = detectors.batch(objects=False)['data_samples'][1]
+    labels = mixed['data_samples'][0].gt_instances.labels
+    assert len(set(labels.tolist())) < 4
+    logs = SelfDistillationHook(levels=levels).train_step(model, mixed, wrapper)
+    assert all(torch.isfinite(value).all() for value in logs.values())
+
+
+def test_what_does_not_fit_a_detector_is_said():
+    model = detectors.build('retinanet')
+    runner = type('R', (), dict(model=model, iter=0))
+    for arguments, message in {
+        'levels': (dict(levels='most'), "levels='most': give 'all' or 'foreground'"),
+        'neck': (dict(levels='foreground', features=()), "needs 'neck' among the features"),
+        'head': (dict(logits=True), "no module 'head' to distil in RetinaNet"),
+        'nothing': (dict(labels=False, features=()), 'nothing is left for the base-net to learn from'),
+    }.values():
+        with pytest.raises(ValueError, match=message):
+            SelfDistillationHook(**arguments).prepare(runner)
+    del model.bbox_head
+    with pytest.raises(ValueError, match="no head with get_targets: .*levels='all'"):
+        SelfDistillationHook(levels='foreground').prepare(runner)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_full_depth_is_the_stock_detector(name):
+    """With a stock detector's weights: the same bits at FFFF, the same form elsewhere."""
+
+    def narrow(config):
+        cfg = Config.fromfile(ROOT / f'configs/det/{name}_{config}_coco.py')
+        cfg.model.backbone.update(base_channels=4, stem_channels=4, init_cfg=None)
+        cfg.model.neck.in_channels = [16, 32, 64, 128]
+        cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).score_thr = 0.0
+        torch.manual_seed(0)
+        return MODELS.build(cfg.model).eval()
+
+    stock, adaptive = narrow('r50'), narrow('r50adn')
+    assert type(stock.backbone).__module__.startswith('mmdet.')
+    generator = torch.Generator().manual_seed(0)
+    state = stock.state_dict()
+    for key, value in state.items():  # statistics and weights unlike those at the start
+        if value.is_floating_point() and 'backbone' in key:
+            value.mul_(1 + 0.2 * torch.rand(value.shape, generator=generator))
+    adaptive.load_state_dict(state)
+    data = detectors.batch()
+
+    def predict(model):
+        with torch.no_grad():
+            return [sample.pred_instances for sample in model.test_step(copy.deepcopy(data))]
+
+    expected = predict(stock)
+    assert all(len(found) for found in expected)
+    for skip in adaptive.backbone.subnets():
+        adaptive.backbone.set_skip(skip)
+        found = predict(adaptive)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.keys() == theirs.keys()
+            for key in theirs.keys():
+                assert ours[key].dtype == theirs[key].dtype and ours[key].shape[1:] == theirs[key].shape[1:]
+                if skip == 'FFFF':
+                    assert torch.equal(ours[key], theirs[key]), key
+    assert not torch.equal(found[0].scores, expected[0].scores)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_a_stream_that_changes_depth(name):
+    """Image by image at another depth: what detectors that stay at that depth find."""
+    model = detectors.build(name).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+    model.test_cfg.get('rcnn', model.test_cfg).score_thr = 0.0
+    skips = ['FFFF', 'TTTT', 'TFFT', 'FFFF', 'FTTF', 'TTTT']
+    images = [detectors.batch(n=1, seed=i) for i in range(len(skips))]
+
+    def find(model, image):
+        with torch.no_grad():
+            return model.test_step(copy.deepcopy(image))[0].pred_instances
+
+    stream = []
+    for skip, image in zip(skips, images, strict=True):
+        model.backbone.set_skip(skip)
+        stream.append(find(model, image))
+    for skip in set(skips):
+        fixed = copy.deepcopy(model)
+        fixed.backbone.set_skip(skip)
+        for i, image in enumerate(images):
+            if skips[i] == skip:
+                expected = find(fixed, image)
+                assert len(expected) and all(
+                    torch.equal(stream[i][key], expected[key]) for key in expected.keys()
+                )
+
+
+@pytest.mark.parametrize('kind', ['adn-super', 'adn-base', '', '-base'])
+@pytest.mark.parametrize('name', DETECTORS)
+def test_one_depth_leaves_no_parameter_without_a_gradient(name, kind):
+    """As DistributedDataParallel asks, without a search for unused parameters; norms and stem frozen."""
+    cfg = Config.fromfile(ROOT / f'configs/det/{name}_r50{kind}_coco.py')
+    cfg.model.backbone.update(base_channels=4, stem_channels=4, init_cfg=None)
+    cfg.model.neck.in_channels = [16, 32, 64, 128]
+    model = MODELS.build(cfg.model).train()
+    data = model.data_preprocessor(detectors.batch(), True)
+    model.parse_losses(model(**data, mode='loss'))[0].backward()
+    trained = {key for key, p in model.named_parameters() if p.requires_grad}
+    assert trained == {key for key, p in model.named_parameters() if p.grad is not None}
+    frozen = set(dict(model.named_parameters())) - trained
+    assert all(
+        f'backbone.{part}.' in ' '.join(frozen) for part in ('conv1', 'layer1.0.conv1', 'layer4.0.bn1')
+    )
+    assert any('layer2.0.conv1' in key for key in trained)
+    assert ('layer2.3.conv1' in ' '.join(trained)) == (kind in ('', 'adn-super'))
