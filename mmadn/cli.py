@@ -87,13 +87,16 @@ def check_data(cfg: Config, splits) -> None:
 
 
 def _data_paths(node):
-    """All folders and annotation files in the settings of a data loader, of wrapped datasets too."""
+    """All annotation files and their folders in the settings of a data loader, of wrapped datasets too."""
     if isinstance(node, (list, tuple)):
         return [path for item in node for path in _data_paths(item)]
     if not isinstance(node, dict):
         return []
     root, prefix = node.get('data_root') or '', node.get('data_prefix') or ''
     names = [node.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
+    names = (
+        names if names[0] else []
+    )  # what has no annotation file, as ImageFolder, says itself what it lacks
     found = [name if is_abs(name) else os.path.join(root, name) for name in names if name]
     return found + [path for item in node.values() for path in _data_paths(item)]
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.analysis.jit_handles import get_shape
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
@@ -37,22 +38,21 @@ def complexity(model, inputs) -> dict:
     Returns:
         dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
     """
-    shape = tuple(inputs.shape[-2:])
-    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    image = BaseDataElement(metainfo={**dict.fromkeys(names, shape), 'scale_factor': (1.0, 1.0)})
     counter = FlopAnalyzer(model, inputs)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.set_op_handle('aten::scaled_dot_product_attention', _attention_flops)
     backbone = getattr(unwrap(model), 'backbone', None)
     idle = backbone.idle_parameters() if isinstance(backbone, AdaptiveDepth) else ()
-    # Detectors of two stages cut their proposals to the size of the image, even without predicting.
-    model.forward = partial(model.forward, data_samples=[image])
+    if isinstance(model, BaseModel):  # detectors of two stages cut their proposals to the size of the image
+        names, shape = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), tuple(inputs.shape[-2:])
+        image = BaseDataElement(metainfo={**dict.fromkeys(names, shape), 'scale_factor': (1.0, 1.0)})
+        model.forward = partial(model.forward, data_samples=[image])
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the tracer, on what a detector does with Python numbers
             total = counter.total()
     finally:
-        del model.forward
+        vars(model).pop('forward', None)
     return {'gflops': total / 1e9, 'params': (_size(model.parameters()) - _size(idle)) / 1e6}
 
 

@@ -8,10 +8,10 @@ from mmadn.flops import complexity
 from mmadn.subnets import pareto_front, table, write_report
 
 ROWS = [
-    {'skip': 'FF', 'gflops': 4.0, 'params': 10.0, 'accuracy/top1': 80.0},
-    {'skip': 'FT', 'gflops': 3.0, 'params': 8.0, 'accuracy/top1': 81.0},
-    {'skip': 'TF', 'gflops': 3.0, 'params': 9.0, 'accuracy/top1': 79.0},
-    {'skip': 'TT', 'gflops': 2.0, 'params': 7.0, 'accuracy/top1': 75.0},
+    {'skip': 'FF', 'gflops': 4.0, 'params': 10.0, 'latency_ms': 10.0, 'accuracy/top1': 80.0},
+    {'skip': 'FT', 'gflops': 3.0, 'params': 8.0, 'latency_ms': 8.0, 'accuracy/top1': 81.0},
+    {'skip': 'TF', 'gflops': 3.0, 'params': 9.0, 'latency_ms': 9.0, 'accuracy/top1': 79.0},
+    {'skip': 'TT', 'gflops': 2.0, 'params': 7.0, 'latency_ms': 7.0, 'accuracy/top1': 75.0},
 ]
 
 
