@@ -55,3 +55,12 @@ def batch(n=2, seed=0, size=64, objects=True):
         samples.append(sample)
         images.append(torch.from_numpy(pixels[cut, cut, ::-1].copy()).permute(2, 0, 1))
     return dict(inputs=images, data_samples=samples)
+
+
+def twins(seed=0):
+    """Two images with the same objects on different noise: a batch whose halves have losses that average."""
+    data = batch(1, seed)
+    noise = torch.Generator().manual_seed(seed)
+    (image,) = data['inputs']
+    other = (image + torch.randint(-40, 40, image.shape, generator=noise)).clamp(0, 255).to(image.dtype)
+    return dict(inputs=[image, other], data_samples=data['data_samples'] * 2)

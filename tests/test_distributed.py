@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import backbones
+import detectors
 import pytest
 import torch
 import toy
@@ -39,12 +40,16 @@ def train(model, network, depths, amp, accumulate, select):
     else:
         wrapper = OptimWrapper(optimizer, accumulative_counts=accumulate)
     wrapper.initialize_count_status(network, 0, STEPS * accumulate)
-    feature = 'backbone.layer3' if hasattr(network.backbone, 'layer3') else 'backbone.layers.8'
-    hook = SelfDistillationHook(features=(feature,), depths=depths)
+    if detector := not hasattr(network, 'head'):
+        hook = SelfDistillationHook(levels='foreground', depths=depths)
+    else:
+        feature = 'backbone.layer3' if hasattr(network.backbone, 'layer3') else 'backbone.layers.8'
+        hook = SelfDistillationHook(features=(feature,), depths=depths)
     model.train()
     for step in range(STEPS):
         hook.before_train_iter(SimpleNamespace(model=model, iter=step))
-        for data in parts(toy.batch(16, seed=step), accumulate):
+        batch = detectors.twins(step) if detector else toy.batch(16, seed=step)
+        for data in parts(batch, accumulate):
             hook.train_step(model, select(data), wrapper)
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
@@ -52,6 +57,9 @@ def train(model, network, depths, amp, accumulate, select):
 def build(family):
     if family == 'resnet':
         return toy.build(backbone=dict(norm_eval=True))
+    if family == 'retinanet':
+        norm = dict(type='BN', requires_grad=False)
+        return detectors.build('retinanet', norm_cfg=norm, norm_eval=True, frozen_stages=1)
     torch.manual_seed(0)
     return MODELS.build(
         dict(
@@ -71,6 +79,8 @@ CASES = {  # family, depths, amp, accumulated batches
     'amp_accumulate': ('resnet', ENDS, True, 2),
     'random_depths': ('resnet', RANDOM, False, 1),
     'layer_norm': ('vit', ENDS, False, 1),
+    'detector': ('retinanet', ENDS, False, 1),
+    'detector_amp': ('retinanet', ENDS, True, 1),
 }
 
 
@@ -118,7 +128,7 @@ def test_two_processes_equal_one(name, processes, monkeypatch):
     else:
         assert (first - expected).abs().max() < 1e-6
     # Every parameter once a step: neither a second reduction nor one left out.
-    assert reduced == STEPS * sum(p.numel() for p in network.parameters())
+    assert reduced == STEPS * sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def test_launch_on_cpu_says_what_the_environment_lacks(monkeypatch):
