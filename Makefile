@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup test demo lint clean
+.PHONY: help setup test demo demo-det lint clean
 
 help:
-	@echo 'make setup   set up .venv (PYTHON=python3.11 picks another Python)'
-	@echo 'make test    run the tests'
-	@echo 'make demo    run tools/demo.py'
-	@echo 'make lint    check style and formatting with ruff'
-	@echo 'make clean   delete caches and build artefacts, but not .venv'
+	@echo 'make setup     set up .venv (PYTHON=python3.11 picks another Python)'
+	@echo 'make test      run the tests'
+	@echo 'make demo      train a classifier at all depths on handwritten digits'
+	@echo 'make demo-det  train a detector at all depths on drawn shapes'
+	@echo 'make lint      check style and formatting with ruff'
+	@echo 'make clean     delete caches and build artefacts, but not .venv'
 
 setup:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'setup: $(PYTHON) not found: install Python 3.10, 3.11 or 3.12 (Debian: apt install python3 python3-venv python3-dev g++)' >&2; exit 1; }
@@ -20,6 +21,9 @@ test: setup
 
 demo: setup
 	$(VENV_PYTHON) tools/demo.py
+
+demo-det: setup
+	$(VENV_PYTHON) tools/demo_det.py
 
 lint: setup
 	$(VENV_PYTHON) -m ruff check

@@ -152,9 +152,9 @@ def load_checkpoint(path, key=None, trusted=False) -> dict:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)
-    except OSError:
-        raise
     except Exception as error:  # what is no checkpoint makes the unpickler raise anything
+        if isinstance(error, OSError) and error.filename:
+            raise
         raise ValueError(
             f'{path} is no complete checkpoint of tensors and plain values ({type(error).__name__}); a '
             'checkpoint that was trained here needs no conversion, and goes back with --to published'
@@ -250,11 +250,12 @@ def convert_file(src, dst, arch: str, key=None, to='mmadn') -> None:
     """Writes the checkpoint `dst` from the weights in `src`.
 
     Args:
-        to (str): 'mmadn' from published weights, or 'published' from a checkpoint of this project.
+        to (str): 'mmadn' from published weights, or 'published' from a checkpoint of this project, which is
+            trusted.
         src, dst, arch, key: See `load_checkpoint` and `convert`, whose errors this raises too.
     """
     if to == 'published':
-        checkpoint = convert_back(load_checkpoint(src, trusted=True), arch)
+        checkpoint = convert_back(load_checkpoint(src, key, trusted=True), arch)
     else:
         checkpoint = {'meta': {'arch': arch}, 'state_dict': convert(load_checkpoint(src, key), arch)}
     with replacing(dst) as path:

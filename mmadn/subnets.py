@@ -1,5 +1,6 @@
 """Evaluation of all sub-networks of one checkpoint: a table, a JSON file and a picture."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import matplotlib
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from .benchmark import Contestant, Settings, measure, summary
 from .cli import check_classes, load_weights
-from .depth import adaptive_backbone, unwrap
+from .depth import AdaptiveDepth, adaptive_backbone, unwrap
 from .flops import complexity
 from .report import machine, markdown_table, replacing, write_json
 
@@ -33,8 +35,10 @@ def quiet_runner(cfg: Config) -> Runner:
 def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     """Tests sub-networks of one checkpoint in one pass over the test data.
 
+    An ordinary network is tested too, at the one depth it has; its `skip` is then empty.
+
     Args:
-        cfg (Config): A config with an adaptive-depth backbone and test data.
+        cfg (Config): A config of a classifier or detector, with test data.
         checkpoint (str): Path of the weights.
         skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
 
@@ -43,11 +47,14 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         `latencies`), each for the first test image at its size, and the metrics under their own names.
     """
     cfg = cfg.copy()
-    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips)
+    adaptive = skips != 'all' or is_adaptive(cfg)
+    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips) if adaptive else dict()
     runner = quiet_runner(cfg)
     check_classes(runner.test_loop)
     load_weights(runner, checkpoint)
     metrics = runner.test()
+    if not adaptive:
+        metrics = {f'/{name}': value for name, value in metrics.items()}
 
     model = unwrap(runner.model)
     data = pseudo_collate([runner.test_dataloader.dataset[0]])
@@ -56,20 +63,31 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     latency = latencies(model, data, names)
     rows = []
     for skip in names:
-        with adaptive_backbone(model).skipping(skip):
+        with _at(model, skip):
             cost = complexity(model, inputs)
         scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
         rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
 
 
+def is_adaptive(cfg: Config) -> bool:
+    """Whether the backbone of a config's model has an adaptive depth."""
+    init_default_scope(cfg.get('default_scope'))
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return issubclass(registry.get(cfg.model.backbone.type), AdaptiveDepth)
+
+
+def _at(model, skip):
+    return adaptive_backbone(model).skipping(skip) if skip else nullcontext()
+
+
 def latencies(model, data, skips, rounds=5) -> dict:
     """How long the model takes for a batch from data to predictions, at each depth.
 
     Args:
-        model (BaseModel): With an adaptive-depth backbone, in eval mode.
+        model (BaseModel): A classifier or detector in eval mode.
         data (dict): A batch as a data loader gives it.
-        skips (Sequence[str]): The depths.
+        skips (Sequence[str]): The depths; an empty one leaves the model as it is.
         rounds (int): How often each runs, in random order; one more round comes first.
 
     Returns:
@@ -78,7 +96,7 @@ def latencies(model, data, skips, rounds=5) -> dict:
     """
 
     def run(skip):
-        with adaptive_backbone(model).skipping(skip), torch.inference_mode():
+        with _at(model, skip), torch.inference_mode():
             model.test_step(data)
 
     settings = Settings(rounds=rounds, warmup=1, device=str(next(model.parameters()).device))

@@ -1,0 +1,38 @@
+"""Trains an adaptive-depth Mask R-CNN on drawn shapes and compares its 16 sub-networks."""
+
+import os
+from pathlib import Path
+
+import torch
+from draw_depths import draw_depths, init_detector, read
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+
+from mmadn import subnets
+from mmadn.report import print_table
+from mmadn.shapes import write_shapes
+
+CONFIG = 'configs/demo/mask_rcnn_r50adn_shapes.py'
+DRAWN = (5, 8, 21)  # test images with shapes over others
+
+
+def main():
+    os.chdir(Path(__file__).parents[1])
+    torch.set_num_threads(1)  # a network this narrow computes no faster with more
+    cfg = Config.fromfile(CONFIG)
+    write_shapes(cfg.data_root)
+    print(f'Training {CONFIG} on {cfg.data_root}, about six minutes', flush=True)
+    subnets.quiet_runner(cfg).train()
+    checkpoint = find_latest_checkpoint(cfg.work_dir)
+    print('Testing all 16 depths on 200 images that no setting was picked on', flush=True)
+    rows = subnets.evaluate_subnets(cfg, checkpoint)
+    subnets.write_report(rows, cfg.work_dir, config=CONFIG, checkpoint=checkpoint)
+    images = [read(f'{cfg.data_root}/test/{number:04d}.png') for number in DRAWN]
+    model = init_detector(CONFIG, checkpoint, device='cpu')
+    draw_depths(model, images, ('FFFF', 'TTTT'), f'{cfg.work_dir}/detections.png')
+    print_table(subnets.table(rows), title='One detector, 16 depths: T skips a stage, F runs it whole')
+    print(f'The pictures: {cfg.work_dir}/subnets.png and {cfg.work_dir}/detections.png')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,37 @@
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from mmadn import cli, study
+from mmadn.report import print_table
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Train and test all of a comparison with several seeds; goes on where it stopped.'
+    )
+    parser.add_argument('name', choices=study.STUDIES)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument(
+        '--jobs', type=int, default=os.cpu_count(), help='trainings at a time, by default one a core'
+    )
+    parser.add_argument('--work-dir', help='of the trainings; by default work_dirs/study/NAME')
+    parser.add_argument('--out', help='folder of the table and the picture; by default the work dir')
+    args = parser.parse_args()
+    os.chdir(Path(__file__).parents[1])
+    work_dir = args.work_dir or f'work_dirs/study/{args.name}'
+    chosen = study.STUDIES[args.name]
+    with cli.plain_errors((OSError, RuntimeError)):
+        rows = study.run_study(chosen, args.seeds, work_dir, args.jobs)
+        command = shlex.join(['python', *sys.argv])
+        study.write_report(rows, chosen, args.out or work_dir, command=command)
+    print_table(
+        study.table(rows, chosen.metrics), title=f'{args.name}: mean and standard deviation over seeds'
+    )
+    print(f'{args.out or work_dir}/study.{{json,md,png}}')
+
+
+if __name__ == '__main__':
+    main()
