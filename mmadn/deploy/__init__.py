@@ -1,0 +1,25 @@
+"""Adaptive networks in use: what of them runs where, and how fast."""
+
+from .controller import DepthController
+from .extract import extract, extract_file, stock_config
+from .profile import profile_subnets
+from .stream import simulate
+from .table import select
+
+__all__ = [
+    'DepthController',
+    'profile_subnets',
+    'select',
+    'simulate',
+    'extract',
+    'extract_file',
+    'stock_config',
+]
+
+
+def __getattr__(name):  # of packages that mmadn does without
+    if name in ('AdaptiveSession', 'export_onnx'):
+        from . import onnx
+
+        return getattr(onnx, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
