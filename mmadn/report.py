@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import sys
+import tempfile
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +31,18 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
+def writable(folder) -> Path:
+    """The folder, made if need be, before long work whose results go there; raises OSError if none can."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f'cannot write into {folder} ({error.strerror}); give another folder') from None
+    return folder
+
+
 def write_json(path, data) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + '\n')
@@ -53,17 +67,30 @@ def markdown_table(rows: list[dict]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in cells)
 
 
+def pareto_front(rows: list[dict], cost: str, quality: str) -> list[dict]:
+    """The rows that no other one beats, cheapest first: none is better at the same or a smaller cost."""
+    front = []
+    for row in sorted(rows, key=lambda r: (r[cost], -r[quality])):
+        if not front or row[quality] > front[-1][quality]:
+            front.append(row)
+    return front
+
+
 def machine() -> dict:
-    """The processor, the cores and threads in use, and the versions of what computes."""
+    """The processor, the cores and threads in use, its governor, and the versions of what computes."""
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    governor = Path('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor')
     versions = {name: import_module(name).__version__ for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')}
+    versions |= {name: sys.modules[name].__version__ for name in ('mmdet',) if name in sys.modules}
     return {
         'cpu': models[0] if models else platform.processor() or platform.machine(),
         'cores': os.cpu_count(),
         'threads': torch.get_num_threads(),
+        'governor': governor.read_text().strip() if governor.exists() else None,
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'cuda': torch.version.cuda,
         'python': platform.python_version(),
         **versions,
     }

@@ -15,7 +15,7 @@ from .benchmark import Contestant, Settings, measure, summary
 from .cli import check_classes, load_weights
 from .depth import AdaptiveDepth, adaptive_backbone, unwrap
 from .flops import complexity
-from .report import machine, markdown_table, replacing, write_json
+from .report import machine, markdown_table, pareto_front, replacing, write_json
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
@@ -104,15 +104,6 @@ def latencies(model, data, skips, rounds=5) -> dict:
     return {skip: summary(values)['median'] for skip, values in times.items()}
 
 
-def pareto_front(rows: list[dict], metric: str) -> list[dict]:
-    """The rows that no other one beats: none is better at the same or fewer GFLOPs."""
-    front = []
-    for row in sorted(rows, key=lambda r: (r['gflops'], -r[metric])):
-        if not front or row[metric] > front[-1][metric]:
-            front.append(row)
-    return front
-
-
 def metric_of(rows: list[dict]) -> str:
     """The metric a table is ranked by: the first one of the evaluator."""
     return next(name for name in rows[0] if name not in COSTS)
@@ -125,7 +116,7 @@ def _shown(metric) -> bool:
 
 def table(rows: list[dict]) -> list[dict]:
     """The rows as text, fewest GFLOPs last, with a mark on the Pareto front."""
-    best = [row['skip'] for row in pareto_front(rows, metric_of(rows))]
+    best = [row['skip'] for row in pareto_front(rows, 'gflops', metric_of(rows))]
     return [
         {
             'skip': row['skip'],
@@ -146,7 +137,7 @@ def table(rows: list[dict]) -> list[dict]:
 def plot(rows: list[dict], path) -> None:
     """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
     metric = metric_of(rows)
-    front = pareto_front(rows, metric)
+    front = pareto_front(rows, 'gflops', metric)
     most = max(row['gflops'] for row in rows)
     scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')

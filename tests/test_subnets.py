@@ -5,7 +5,8 @@ import torch
 import toy
 
 from mmadn.flops import complexity
-from mmadn.subnets import pareto_front, table, write_report
+from mmadn.report import pareto_front
+from mmadn.subnets import table, write_report
 
 ROWS = [
     {'skip': 'FF', 'gflops': 4.0, 'params': 10.0, 'latency_ms': 10.0, 'accuracy/top1': 80.0},
@@ -16,7 +17,7 @@ ROWS = [
 
 
 def test_pareto_front_keeps_what_no_other_beats():
-    assert [r['skip'] for r in pareto_front(ROWS, 'accuracy/top1')] == ['TT', 'FT']
+    assert [r['skip'] for r in pareto_front(ROWS, 'gflops', 'accuracy/top1')] == ['TT', 'FT']
     assert [r['Pareto'] for r in table(ROWS)] == ['', '*', '', '*']
 
 

@@ -1,0 +1,71 @@
+import argparse
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+
+from mmadn import cli
+from mmadn.benchmark import CLOCKS
+from mmadn.deploy import profile, table
+from mmadn.report import print_table, writable
+
+say = partial(print, flush=True)  # a line now and then, also into a pipe
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Measure latency, GFLOPs, memory and energy of the sub-networks on this machine.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    option = parser.add_argument
+    option('config', help='path of the config of a classifier or a detector with adaptive depth')
+    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
+    option('--device', default='cpu', help='cpu, cuda or cuda:N')
+    option('--shape', type=int, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
+    option('--batch', type=int, default=1, help='images')
+    option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
+    option('--skips', nargs='+', default='all', help='depths such as FFFF TTFF')
+    option('--accuracies', help='a subnets.json of tools/test_subnets.py for this network')
+    option('--spread', type=float, default=0.02, help='ends when all medians are known so well')
+    option('--rounds', type=int, default=50, help='at least; each runs every depth once')
+    option('--max-seconds', type=float, default=300, help='ends the rounds in any case')
+    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
+    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
+    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
+    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
+    args = parser.parse_args()
+    if args.threads < 1:
+        parser.error(f'--threads {args.threads}: give a whole number from 1 on')
+    torch.set_num_threads(args.threads)
+    out = args.out or f'work_dirs/{Path(args.config).stem}'
+    with cli.plain_errors((OSError, TypeError, ValueError)):
+        cfg = Config.fromfile(args.config)
+        cli.merge_options(cfg, args.cfg_options)
+        known = args.accuracies and table.read_report(args.accuracies)
+        model = profile.load_model(cfg, args.checkpoint, args.device)
+        if known:  # refused before the minutes of measuring, not after
+            table.check(table.read_table(known['subnets']), model)
+        writable(out)
+        report = profile.profile_subnets(
+            model,
+            args.shape,
+            args.batch,
+            args.dtype,
+            args.skips,
+            args.spread,
+            args.rounds,
+            args.max_seconds,
+            clock=args.clock,
+            say=say,
+        )
+        if known:
+            report['subnets'] = table.join(report['subnets'], known, args.config, args.checkpoint)
+        report = profile.write_profile(report, out, config=args.config, checkpoint=args.checkpoint)
+    print_table(profile.profile_table(report['subnets']), title=args.config)
+    print('\n'.join(profile.remarks(report)))
+    print(f'{out}/profile.{{json,md,png}}')
+
+
+if __name__ == '__main__':
+    main()

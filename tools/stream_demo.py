@@ -1,0 +1,98 @@
+import argparse
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+
+from mmadn import cli
+from mmadn.benchmark import CLOCKS
+from mmadn.deploy import controller, profile, stream, table
+from mmadn.report import print_table, writable
+
+say = partial(print, flush=True)  # a line now and then, also into a pipe
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Hold a deadline on a stream by choosing the depth for each image, under a load.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    option = parser.add_argument
+    option('config', help='path of the config of a classifier or a detector with adaptive depth')
+    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
+    option('--source', help='a video, the number of a camera or a folder of images; else generated ones')
+    option('--frames', type=int, default=300, help='images')
+    option('--deadline-ms', type=float, help='by default what the fastest keeps under full load')
+    option('--mode', choices=controller.MODES, default='deadline', help='target: hold the mean latency')
+    option('--load', choices=stream.PATTERNS, default='steps', help='of the machine, over the images')
+    option('--high', type=float, default=1.5, help='the full load: by which factor images take longer')
+    option('--period', type=int, default=100, help='of steps and saw, in images')
+    option(
+        '--load-by',
+        choices=('simulated', 'processes'),
+        default='simulated',
+        help='each image spins after its end in proportion to its time; or a process a core computes',
+    )
+    option('--compare', choices=('all', 'ends', 'none'), default='all', help='with which fixed depths')
+    option('--profile', help='a profile.json of this network and machine; else one is measured first')
+    option('--profile-seconds', type=float, default=30, help='for that, at most')
+    option('--device', default='cpu', help='cpu, cuda or cuda:N')
+    option('--shape', type=int, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
+    option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
+    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
+    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
+    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
+    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
+    args = parser.parse_args()
+    if args.threads < 1:
+        parser.error(f'--threads {args.threads}: give a whole number from 1 on')
+    if args.deadline_ms is not None and not args.deadline_ms > 0:
+        parser.error(f'--deadline-ms {args.deadline_ms}: give a number above 0')
+    torch.set_num_threads(args.threads)
+    out = args.out or f'work_dirs/{Path(args.config).stem}'
+    with cli.plain_errors((OSError, TypeError, ValueError)):
+        cfg = Config.fromfile(args.config)
+        cli.merge_options(cfg, args.cfg_options)
+        load = stream.load_pattern(args.load, args.frames, args.high, args.period)
+        rows = args.profile and table.read_table(args.profile)
+        images = stream.read_images(args.source, args.shape)
+        model = profile.load_model(cfg, args.checkpoint, args.device)
+        if rows:
+            table.check(rows, model)
+        clock = profile.read_clock(args.clock, args.device)
+        writable(out)
+        if not rows:
+            say(f'profiling all depths, at most {args.profile_seconds:g} s')
+            rows = profile.profile_subnets(
+                model,
+                args.shape,
+                dtype=args.dtype,
+                max_seconds=args.profile_seconds,
+                memory=False,
+                clock=args.clock,
+                say=say,
+            )['subnets']
+        deadline = args.deadline_ms or stream.default_deadline(rows, args.high)
+        depths = controller.DepthController(rows, deadline, args.mode)
+        fixed = stream.fixed_depths(rows, depths, args.compare)
+        others = ', '.join(fixed) or 'nothing'
+        say(f'{args.frames} images, {args.mode} {deadline:.4g} ms, compared with {others}')
+        with stream.slow_down(args.load_by, args.high, clock) as slower:
+            records = stream.run(model, images, depths, load, slower, fixed, args.dtype, clock, say)
+        summary = stream.summarise(records, rows, deadline)
+        title = f'{args.config}, {args.mode} {deadline:.4g} ms, load {args.load} ({args.load_by})'
+        about = {k: v for k, v in vars(args).items() if k not in ('out', 'cfg_options', 'deadline_ms')}
+        about |= dict(title=title, deadline_ms=deadline, overloaded=depths.overloaded_frames)
+        stream.write_stream(records, summary, rows, out, **about)
+    print_table(stream.stream_table(summary), title=title)
+    print('\n'.join(stream.verdict(summary, deadline, args.mode)))
+    if depths.overloaded_frames:
+        print(
+            f'{depths.overloaded_frames} images when no depth was expected to keep it: the fastest one ran.'
+        )
+    print(f'{out}/stream.{{json,png}}')
+
+
+if __name__ == '__main__':
+    main()
