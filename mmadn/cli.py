@@ -5,12 +5,12 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 
 from mmengine.config import Config, DictAction
 from mmengine.utils import is_abs
 
 from .distributed import launch_on_cpu
+from .loading import another_model
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -129,9 +129,7 @@ def load_weights(runner, checkpoint) -> None:
     try:
         runner.load_checkpoint(str(checkpoint), strict=True)
     except RuntimeError as error:
-        raise ValueError(
-            f'{checkpoint} is not a checkpoint of the model in this config: {shorten(str(error), 500)}'
-        ) from error
+        raise another_model(checkpoint, error) from error
 
 
 @contextmanager

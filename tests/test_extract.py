@@ -461,7 +461,7 @@ def tool(*args):
         ('adn.pth', 'net', 'TTF', 'give 4 letters'),
         ('corrupt.pth', 'net', 'TTFF', 'corrupt.pth is no complete checkpoint'),
         ('list.pth', 'net', 'TTFF', 'holds a list'),
-        ('other.pth', 'net', 'TTFF', 'other.pth does not hold the weights of'),
+        ('other.pth', 'net', 'TTFF', 'other.pth is not a checkpoint of the model in this config'),
         ('absent.pth', 'net', 'TTFF', 'No such file'),
         ('adn.pth', 'adn.pth/net', 'TTFF', 'adn.pth'),
         ('adn.pth', 'adn', 'TTFF', 'would overwrite'),

@@ -17,7 +17,6 @@ from mmadn.deploy.profile import (
     energy_meter,
     follows_flops,
     latencies,
-    load_model,
     prepare,
     profile_table,
     rehearse,
@@ -25,6 +24,7 @@ from mmadn.deploy.profile import (
     write_profile,
 )
 from mmadn.deploy.table import check, join, read_table
+from mmadn.loading import load_model
 from mmadn.report import pareto_front
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
@@ -387,7 +387,7 @@ def test_tool(tool, tmp_path, capfd):
         (['configs/none.py'], 'configs/none.py'),
         (['configs/demo/resnet50_digits.py'], 'which has no adaptive depth'),
         ([CONFIG, 'none.pth'], 'none.pth'),
-        ([CONFIG, 'other.pth'], 'other.pth is not of this network'),
+        ([CONFIG, 'other.pth'], 'other.pth is not a checkpoint of the model in this config'),
         ([CONFIG, '--skips', 'TTFFF'], "skip='TTFFF': give 4 letters"),
         ([CONFIG, '--device', 'cuda:99'], 'torch sees'),
         ([CONFIG, '--accuracies', 'none.json'], 'none.json'),

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmadn import cli
 from mmadn.benchmark import CLOCKS
 from mmadn.deploy import profile, table
+from mmadn.loading import load_model
 from mmadn.report import print_table, writable
 
 say = partial(print, flush=True)  # a line now and then, also into a pipe
@@ -43,7 +44,7 @@ def main():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         known = args.accuracies and table.read_report(args.accuracies)
-        model = profile.load_model(cfg, args.checkpoint, args.device)
+        model = load_model(cfg, args.checkpoint, args.device)
         if known:  # refused before the minutes of measuring, not after
             table.check(table.read_table(known['subnets']), model)
         writable(out)

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmadn import cli
 from mmadn.benchmark import CLOCKS
 from mmadn.deploy import controller, profile, stream, table
+from mmadn.loading import load_model
 from mmadn.report import print_table, writable
 
 say = partial(print, flush=True)  # a line now and then, also into a pipe
@@ -57,7 +58,7 @@ def main():
         load = stream.load_pattern(args.load, args.frames, args.high, args.period)
         rows = args.profile and table.read_table(args.profile)
         images = stream.read_images(args.source, args.shape)
-        model = profile.load_model(cfg, args.checkpoint, args.device)
+        model = load_model(cfg, args.checkpoint, args.device)
         if rows:
             table.check(rows, model)
         clock = profile.read_clock(args.clock, args.device)

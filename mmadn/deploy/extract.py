@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from ..depth import AdaptiveDepth, SkipAwareNorm, Skippable, adaptive_backbone, unwrap
 from ..flops import complexity, default_shape
 from ..heads import DropoutLinearClsHead
+from ..loading import build_model, fill, read_checkpoint
 from ..report import replacing
 from .to_torchvision import torchvision_difference, torchvision_source, torchvision_weights
 
@@ -212,9 +213,9 @@ def extract_file(cfg, checkpoint, out, skip, to='openmmlab', shape=None) -> list
         if given and path.exists() and path.samefile(given):
             raise ValueError(f'{path} would overwrite what it is extracted from; give another name')
     text = stock_config(cfg, skip) if to == 'openmmlab' else None
-    state, meta = _read(checkpoint)
-    model = _build(cfg)
-    _load(model, state, f'{checkpoint} does not hold the weights of {cfg.filename or "the config"}')
+    state, meta = read_checkpoint(checkpoint)
+    model = build_model(cfg)
+    fill(model, state, checkpoint)
     backbone = adaptive_backbone(model)
     network = extract(model, skip, share=True)
     shape = shape or default_shape(cfg)
@@ -262,41 +263,9 @@ def table(rows: list[dict]) -> list[dict]:
     ]
 
 
-def _build(cfg):
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        settings = copy.deepcopy(cfg.model)
-        if cfg.get('data_preprocessor'):
-            settings.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-        return MODELS.build(settings).eval()
-
-
-def _read(path):
-    """The state dict in a file, and what else is said in it."""
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
-    except Exception as error:  # what is no checkpoint makes the unpickler raise anything
-        if isinstance(error, OSError) and error.filename:
-            raise
-        raise ValueError(
-            f'{path} is no complete checkpoint ({type(error).__name__}); give one that tools/train.py wrote'
-        ) from error
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict):
-        raise ValueError(f'{path} holds a {type(state).__name__}; a checkpoint is expected')
-    return {n.removeprefix('module.'): value for n, value in state.items()}, checkpoint.get('meta') or {}
-
-
-def _load(model, state, complaint):
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = ' '.join(' '.join(str(error).split()).split(' ')[:12])
-        raise ValueError(f'{complaint}: {first} ...') from error
-
-
 def _difference(model, weights, config, image):
     cfg = Config.fromfile(config)
-    stock = _build(cfg)
+    stock = build_model(cfg)
     stock.load_state_dict(torch.load(weights, weights_only=True)['state_dict'])
     for theirs, ours in zip(_outputs(stock, image, cfg), _outputs(model, image, cfg), strict=True):
         if theirs.numpy().tobytes() != ours.numpy().tobytes():  # NaN equals NaN here

@@ -11,8 +11,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 
@@ -30,29 +28,6 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 MIB = 2**20
 RAPL = '/sys/class/powercap'
 BLUE, ORANGE, GREY = '#0072B2', '#D55E00', '#999999'  # of Okabe and Ito
-
-
-def load_model(cfg, checkpoint=None, device='cpu'):
-    """The network of a config, in eval mode, with untrained weights if there is no checkpoint.
-
-    Raises:
-        OSError: There is no such checkpoint.
-        TypeError: The backbone has no adaptive depth.
-        ValueError: The device is not there, or the checkpoint is one of another network.
-    """
-    device = torch.device(device)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'device={device}: torch sees {torch.cuda.device_count()} CUDA devices here')
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    model = MODELS.build(cfg.model)
-    adaptive_backbone(model)
-    if checkpoint is not None:
-        try:
-            load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())
-            raise ValueError(f'{checkpoint} is not of this network: {reason[:300]}') from None
-    return model.to(device).eval()
 
 
 def prepare(model, images: torch.Tensor) -> dict:

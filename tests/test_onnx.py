@@ -1,0 +1,276 @@
+"""Export to ONNX, and the session that runs what was exported."""
+
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from toy import model_cfg
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
+from mmadn.deploy import onnx as deploy  # noqa: E402
+
+HEAVY = ('Conv', 'Gemm', 'MatMul')
+RESNET = dict(
+    type='mmadn.ADNResNet',
+    depth=18,
+    num_stages=2,
+    strides=(1, 2),
+    dilations=(1, 1),
+    out_indices=(1,),
+    stem_channels=4,
+    base_channels=4,
+)
+
+# The backbone, what follows it, the sides of an image, and the heavy operators outside of all stages.
+FAMILIES = {
+    'resnet': (RESNET, True, 'LinearClsHead', 8, (40, 32), 2),
+    'swin': (
+        dict(
+            type='mmadn.ADNSwinTransformer',
+            arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]),
+            window_size=2,
+            out_indices=(1,),
+        ),
+        True,
+        'LinearClsHead',
+        16,
+        (32, 32),
+        2,
+    ),
+    'vit': (
+        dict(
+            type='mmadn.ADNVisionTransformer',
+            arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32),
+            group=2,
+            img_size=32,
+            patch_size=8,
+            drop_path_rate=0.1,
+        ),
+        False,
+        'VisionTransformerClsHead',
+        16,
+        (32, 32),
+        2,
+    ),
+}
+
+
+def vary(model):
+    """Values unlike the initial ones, where many branches are zero and both copies of a norm equal."""
+    for tensor in model.state_dict().values():
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+    return model.eval()
+
+
+def config(family):
+    backbone, pooled, head, channels, _, _ = FAMILIES[family]
+    cfg = model_cfg(backbone)
+    cfg.update(
+        backbone=backbone,
+        neck=dict(type='mmpretrain.GlobalAveragePooling') if pooled else None,
+        head=dict(type=f'mmpretrain.{head}', num_classes=5, in_channels=channels),
+    )
+    return cfg
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def exported(request, tmp_path_factory):
+    """A tiny classifier of each family and its adaptive file."""
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = vary(MODELS.build(config(request.param)))
+    model.dataset_meta = dict(classes=list('abcde'))
+    path = tmp_path_factory.mktemp('onnx') / f'{request.param}.onnx'
+    dynamic = None if request.param == 'resnet' else False  # which takes longer
+    rows = export_onnx(model, path, (3, *FAMILIES[request.param][4]), adaptive=True, dynamic=dynamic)
+    return request.param, model, path, rows
+
+
+only_resnet = pytest.mark.parametrize('exported', ['resnet'], indirect=True)
+
+
+def test_every_depth_equals_torch(exported):
+    family, model, path, rows = exported
+    session = AdaptiveSession(path)
+    assert session.subnets() == model.backbone.subnets() == [row['skip'] for row in rows]
+    images = torch.randn(3, 3, *FAMILIES[family][4])
+    logits = {}
+    for skip in session.subnets():
+        with model.backbone.skipping(skip), torch.no_grad():
+            expected = model(images)
+        logits[skip] = session.run(images, skip)
+        assert np.abs(logits[skip] - expected.numpy()).max() <= 1e-4 * expected.std()
+    scale = 1e-3 * logits[session.subnets()[0]].std()
+    different = [a for a in logits.values() if sum(np.abs(a - b).max() < scale for b in logits.values()) == 1]
+    assert len(different) == len(logits), 'two depths compute the same'
+
+
+def test_what_is_skipped_stands_in_the_other_branch(exported):
+    family, model, path, _ = exported
+    graph = onnx.load(path).graph
+    assert heavy(graph) == FAMILIES[family][5]
+    stages = [node for node in graph.node if node.op_type == 'If']
+    assert len(stages) == model.backbone.num_skippable_stages
+    for node in stages:
+        branch = {a.name: a.g for a in node.attribute}
+        assert heavy(branch['then_branch']) < heavy(branch['else_branch'])
+
+
+def heavy(graph):
+    return sum(node.op_type in HEAVY for node in graph.node)
+
+
+def test_no_weight_is_stored_twice(exported):
+    graph = onnx.load(exported[2]).graph
+    graphs = [graph, *(a.g for node in graph.node if node.op_type == 'If' for a in node.attribute)]
+    weights = [onnx.numpy_helper.to_array(w) for g in graphs for w in g.initializer]
+    assert len(weights) == len({(w.shape, w.tobytes()) for w in weights})
+
+
+@only_resnet
+def test_a_file_says_what_it_is_and_where_it_comes_from_does_not_show(exported):
+    _, _, path, _ = exported
+    about = AdaptiveSession(path).about
+    assert about['skip'] == 'adaptive' and about['flags'] == 2 and about['output'] == 'logits'
+    assert about['classes'] == list('abcde')
+    assert about['mean'] == about['std'] == [127.5] * 3 and about['to_rgb'] is False
+    assert str(ROOT).encode() not in path.read_bytes()
+
+
+@only_resnet
+def test_images_of_any_size_and_depths_in_any_form(exported):
+    _, model, path, _ = exported
+    session = AdaptiveSession(path, threads=1)
+    images = torch.randn(1, 3, 48, 56)
+    with model.backbone.skipping('base'), torch.no_grad():
+        expected = model(images).numpy()
+    for skip in ('base', 'TT', [True] * 2, True):
+        np.testing.assert_allclose(session.run(images.double().numpy(), skip), expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(session.run(images), expected, atol=1e-3)
+
+
+@only_resnet
+@pytest.mark.parametrize(
+    'images, skip, says',
+    [
+        (np.zeros((1, 3, 40, 32), np.float32), 'TTF', 'give 2 letters'),
+        (
+            np.zeros((3, 40, 32), np.float32),
+            'TF',
+            r'give normalised ones of shape \(batch, 3, height, width\)',
+        ),
+        (np.zeros((1, 1, 40, 32), np.float32), 'TF', 'images of shape'),
+        (np.zeros((1, 3, 40, 32), np.uint8), 'TF', 'type uint8'),
+    ],
+)
+def test_the_session_refuses_what_does_not_fit(exported, images, skip, says):
+    with pytest.raises(ValueError, match=says):
+        AdaptiveSession(exported[2]).run(images, skip)
+
+
+@pytest.mark.parametrize('exported', ['vit'], indirect=True)
+def test_a_size_the_network_is_not_made_for(exported):
+    with pytest.raises(ValueError, match=r'\(batch, 3, 32, 32\)'):
+        AdaptiveSession(exported[2]).run(np.zeros((1, 3, 64, 64), np.float32))
+
+
+@only_resnet
+def test_files_that_cannot_be_run(exported, tmp_path):
+    whole = exported[2].read_bytes()
+    (tmp_path / 'corrupt.onnx').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match='corrupt.onnx is no ONNX file'):
+        AdaptiveSession(tmp_path / 'corrupt.onnx')
+    with pytest.raises(FileNotFoundError, match='there is no such file'):
+        AdaptiveSession(tmp_path / 'missing.onnx')
+
+
+@only_resnet
+def test_a_file_that_would_be_wrong_is_not_written(exported, tmp_path, monkeypatch):
+    _, model, path, _ = exported
+    made = onnx.load(path)
+    for node in made.graph.node:
+        if node.name == 'stage.1':  # one stage the wrong way round
+            then, other = node.attribute
+            then.name, other.name = other.name, then.name
+    monkeypatch.setattr(deploy, '_adaptive', lambda *args: made)
+    with pytest.raises(RuntimeError, match='would differ from torch at depth FF'):
+        export_onnx(model, tmp_path / 'wrong.onnx', (3, 40, 32), adaptive=True)
+    assert not any(tmp_path.iterdir())
+
+
+@only_resnet
+def test_exports_that_are_refused(exported, tmp_path):
+    _, model, _, _ = exported
+    before = model.backbone.skip
+
+    def refused(error, says, path=tmp_path / 'a.onnx', model=model, **kwargs):
+        with pytest.raises(error, match=says):
+            export_onnx(model, path, **kwargs)
+
+    refused(ValueError, 'give 2 letters', skip='TTF')
+    refused(ValueError, 'give one of both', skip='TF', adaptive=True)
+    refused(ValueError, 'channels, height and width', shape=(224, 224))
+    refused(ValueError, 'give 18 to', opset=9)
+    refused(TypeError, 'has no adaptive depth', model=nn.Linear(1, 1), adaptive=True)
+    refused(IsADirectoryError, 'is a folder', path=tmp_path)
+    (tmp_path / 'file').write_text('')
+    refused(OSError, 'file', path=tmp_path / 'file' / 'a.onnx')
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+    assert model.backbone.skip == before and not model.training
+
+
+class Detector(nn.Module):
+    """What the export sees of a detector: a backbone, and a neck with several outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = MODELS.build(dict(RESNET, out_indices=(0, 1)))
+        self.backbone.layer1.requires_grad_(False)
+        self.neck = None
+
+
+def test_feature_maps_of_a_detector(tmp_path):
+    model = vary(Detector()).train()
+    export_onnx(model, tmp_path / 'a.onnx', (3, 32, 32), adaptive=True)
+    assert model.training
+    session = AdaptiveSession(tmp_path / 'a.onnx')
+    assert session.about['output'] == 'feature maps'
+    assert [out.name for out in session.session.get_outputs()] == ['feature_0', 'feature_1']
+    images = torch.randn(2, 3, 64, 32)
+    model.eval()
+    for skip in session.subnets():
+        with model.backbone.skipping(skip), torch.no_grad():
+            for a, b in zip(model.backbone(images), session.run(images, skip), strict=True):
+                np.testing.assert_allclose(b, a.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_tool_writes_a_file_of_one_depth(tmp_path, monkeypatch, capsys):
+    cfg, out = tmp_path / 'cfg.py', tmp_path / 'a.onnx'
+    cfg.write_text(f"default_scope = 'mmpretrain'\nmodel = {config('vit')!r}\n")
+    model = vary(MODELS.build(config('vit')))
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
+    command = ['export_onnx.py', cfg, tmp_path / 'a.pth', out, '--skip', 'FT', '--shape', '3', '32', '32']
+    monkeypatch.setattr(sys, 'argv', list(map(str, command)))
+    runpy.run_path(str(ROOT / 'tools/export_onnx.py'), run_name='__main__')
+    assert 'FT' in capsys.readouterr().out
+    images = torch.randn(1, 3, 32, 32)
+    with model.backbone.skipping('FT'), torch.no_grad():
+        expected = model(images).numpy()
+    session = deploy.open_session(out)
+    np.testing.assert_allclose(
+        session.run(None, {'images': images.numpy()})[0], expected, rtol=1e-4, atol=1e-4
+    )
+    with pytest.raises(ValueError, match='no input for the depth at the fixed depth FT'):
+        AdaptiveSession(out)
+    monkeypatch.setattr(sys, 'argv', [*map(str, command[:2]), str(cfg), *map(str, command[3:])])
+    with pytest.raises(SystemExit, match='error: .*is no complete checkpoint'):
+        runpy.run_path(str(ROOT / 'tools/export_onnx.py'), run_name='__main__')

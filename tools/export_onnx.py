@@ -1,0 +1,59 @@
+import argparse
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+
+from mmadn import cli
+from mmadn.report import print_table
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Write a network as ONNX, compared with torch. Of a classifier the output is its logits, '
+        'before softmax. Of a detector only backbone and neck are exported, and the outputs are their '
+        'feature maps: heads and post-processing are not covered.'
+    )
+    option = parser.add_argument
+    option('config', help='path of the config')
+    option('checkpoint', help='path of the checkpoint')
+    option('out', help='the file to write')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--skip', help='a file of one depth, such as TTFF; by default that of the config')
+    which.add_argument('--adaptive', action='store_true', help='one file of all depths, with an input skip')
+    option(
+        '--shape',
+        nargs=3,
+        type=int,
+        metavar=('C', 'H', 'W'),
+        help='of an image; by default 3 224 224, for a detector 3 800 1280',
+    )
+    option('--fixed-size', action='store_true', help='height and width are those of --shape and no others')
+    option('--opset', type=int, help="of ONNX; by default torch's choice")
+    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
+    args = parser.parse_args()
+    MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
+    with cli.plain_errors((ImportError, OSError, RuntimeError, TypeError, ValueError)):
+        from mmadn.deploy import onnx  # says what is missing
+
+        cfg = Config.fromfile(args.config)
+        cli.merge_options(cfg, args.cfg_options)
+        rows = onnx.export_file(
+            cfg,
+            args.checkpoint,
+            args.out,
+            args.shape,
+            skip=args.skip,
+            adaptive=args.adaptive,
+            dynamic=False if args.fixed_size else None,
+            opset=args.opset,
+        )
+        about = onnx.describe(onnx.open_session(args.out))
+    print_table(onnx.table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
+    if about['output'] != 'logits':
+        print(
+            'These are the feature maps of backbone and neck; heads and post-processing are not in the file.'
+        )
+
+
+if __name__ == '__main__':
+    main()
