@@ -23,6 +23,12 @@ setup(
         ],
         'openmmlab': ['mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmpretrain==1.2.0'],
         'export': ['onnx==1.23.2', 'onnxruntime==1.23.2', 'onnxscript==0.7.2'],
-        'dev': ['pytest==9.2.0', 'ruff==0.17.5', 'scikit-image==0.25.2', 'scikit-learn==1.7.2'],
+        'dev': [
+            'pytest==9.2.0',
+            'pytest-xdist==3.8.0',
+            'ruff==0.17.5',
+            'scikit-image==0.25.2',
+            'scikit-learn==1.7.2',
+        ],
     },
 )

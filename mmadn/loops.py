@@ -5,6 +5,7 @@ from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
 from .depth import adaptive_backbone
+from .prefixes import predicting
 from .registry import LOOPS
 
 
@@ -32,16 +33,18 @@ class _SubnetLoop:
 
     @torch.no_grad()
     def run_iter(self, idx, data_batch):
-        """Runs one batch at every depth; the hooks see the batch once, with the last outputs."""
-        runner, mode = self.runner, self.mode
+        """Runs one batch at every depth; the hooks see the batch once, with the outputs of the last one."""
+        runner, mode, evaluators = self.runner, self.mode, self.evaluator.evaluators
         backbone = adaptive_backbone(runner.model)
-        step = getattr(runner.model, f'{mode}_step')
         runner.call_hook(f'before_{mode}_iter', batch_idx=idx, data_batch=data_batch)
-        for skip, evaluator in self.evaluator.evaluators.items():
-            with backbone.skipping(skip), autocast(enabled=self.fp16):
-                outputs = step(data_batch)
-            evaluator.process(data_samples=outputs, data_batch=data_batch)
-        runner.call_hook(f'after_{mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        with predicting(runner.model, data_batch, mode) as predict:
+            for skip in sorted(evaluators):  # neighbours share most
+                with backbone.skipping(skip), autocast(enabled=self.fp16):
+                    outputs = predict()
+                evaluators[skip].process(data_samples=outputs, data_batch=data_batch)
+                if skip == list(evaluators)[-1]:
+                    last = outputs
+        runner.call_hook(f'after_{mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=last)
 
 
 @LOOPS.register_module()

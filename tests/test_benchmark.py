@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmadn import benchmark
+from mmadn.benchmark import protocol
 from mmadn.depth import SkipAwareNorm
 from mmadn.report import machine, markdown_table, print_table, replacing, write_json
 
@@ -75,6 +76,51 @@ def test_training_compares_time_and_memory(tiny, tmp_path, capsys):
     assert 'stock-base' in capsys.readouterr().out
 
 
+def test_prefixes_against_separate_runs(tiny, tmp_path):
+    out = benchmark.prefixes(tiny)
+    assert list(out['ratios']) == ['shared prefixes / one run a depth']
+    benchmark.save(out, tmp_path)
+    assert (tmp_path / 'prefixes.png').read_bytes().startswith(PNG)
+
+
+def test_depths_are_judged_by_their_flops(tiny, tmp_path, monkeypatch):
+    slow = dict(TTFF=9.0, TFFF=8.0, TTTT=5.0)  # TTFF has fewer FLOPs than all that are faster but TTTT's
+
+    def measure(contestants, settings):
+        assert [c.name for c in contestants] == [
+            a + b + c + d for a in 'FT' for b in 'FT' for c in 'FT' for d in 'FT'
+        ]
+        return {c.name: [slow.get(c.name, 6.0)] for c in contestants}
+
+    monkeypatch.setattr(protocol, 'measure', measure)
+    out = benchmark.depths(tiny)
+    ends, worst = out['ratios'].items()
+    assert ends[0] == 'TTTT / FFFF' and ends[1]['median'] == pytest.approx(5 / 6)
+    assert ends[1]['target'] == pytest.approx(1.15 * out['gflops']['TTTT'] / out['gflops']['FFFF'])
+    of, to = worst[0].split(' / ')
+    assert of == 'TTFF' and out['gflops'][of] < out['gflops'][to] and worst[1]['median'] == 1.5
+    assert not worst[1]['met']
+    benchmark.save(out, tmp_path)
+    assert (tmp_path / 'depths.png').read_bytes().startswith(PNG)
+
+
+def test_gain_compares_speed_ups():
+    times = dict(a=[8.0, 6.0], fast_a=[4.0, 2.0], b=[4.0, 3.0], fast_b=[1.0, 2.0])
+    gain = benchmark.Gain(('a', 'fast_a'), ('b', 'fast_b'), 0.92)
+    assert list(gain.rounds(times)) == [0.5, 2] and gain.name == 'speed-up of fast_a / the speed-up of fast_b'
+    assert benchmark.judged([0.95], 0.92, at_least=True)['met']
+    assert not benchmark.judged([0.91], 0.92, at_least=True)['met']
+
+
+def test_every_contest_has_its_subcommand(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', '--help'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    text = capsys.readouterr().out
+    assert {'compiled', 'depths', 'inference', 'prefixes', 'train'} <= set(benchmark.CONTESTS)
+    assert all(f'    {name} ' in text for name in benchmark.CONTESTS)
+
+
 def test_contestants_compute_the_same(tiny):
     nets = benchmark.classifiers('tiny')
     benchmark.share_weights(nets)
@@ -122,7 +168,7 @@ def test_first_forward_follows_one_at_the_other_depth(tiny, monkeypatch):
                 seen.append((c.name, before, backbone.skip))
         return {c.name: [1.0] for c in contestants}
 
-    monkeypatch.setattr(benchmark, 'measure', measure)
+    monkeypatch.setattr(protocol, 'measure', measure)
     benchmark.inference(tiny)
     assert seen == [
         ('ADN FFFF', 'FFFF', 'FFFF'),

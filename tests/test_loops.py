@@ -44,6 +44,37 @@ def test_each_metric_is_that_of_a_run_at_that_depth(skips, names, tmp_path):
     assert len(seen) > 1 or len(names) == 1  # the depths do differ
 
 
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_depths_of_a_batch_share_what_they_have_in_common(mode, tmp_path):
+    cfg = dict(type=f'mmadn.Subnet{mode.title()}Loop', skips='all')
+    runner = toy.runner(tmp_path, **{f'{mode}_cfg': cfg})
+    backbone, runs = runner.model.backbone, []
+    for stage in (backbone.layer1, backbone.layer4):
+        forward = stage.forward
+        stage.forward = lambda x, forward=forward, stage=stage: runs.append(stage) or forward(x)
+    getattr(runner, mode)()
+    assert (runs.count(backbone.layer1), runs.count(backbone.layer4)) == (4 * 2, 4 * 16)
+
+
+def test_hooks_see_the_depth_that_was_given_last(tmp_path):
+    from mmengine.hooks import Hook
+
+    class Keep(Hook):
+        def after_test_iter(self, runner, outputs=None, data_batch=None, **kwargs):
+            self.scores = [sample.pred_score for sample in outputs]
+            self.data = data_batch
+
+    keep = Keep()
+    test_cfg = dict(type='mmadn.SubnetTestLoop', skips=['TTTT', 'TTFF', 'FFTT'])
+    runner = toy.runner(tmp_path, hooks=[keep], test_cfg=test_cfg)
+    for p in runner.model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    runner.test()
+    with torch.no_grad(), runner.model.backbone.skipping('FFTT'):
+        scores = [sample.pred_score for sample in runner.model.test_step(keep.data)]
+    assert all(map(torch.equal, keep.scores, scores))
+
+
 def test_hooks_see_each_batch_once(tmp_path):
     from mmengine.hooks import Hook
 

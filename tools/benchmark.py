@@ -12,27 +12,26 @@ def main():
         'its target is marked in the table; the exit status stays 0.'
     )
     kinds = parser.add_subparsers(dest='kind', required=True)
-    add(kinds, 'inference', 'latency of a forward pass', rounds=100, batch=1)
-    add(kinds, 'train', 'time and peak memory of a training step', rounds=20, batch=8)
+    for name, contest in benchmark.CONTESTS.items():
+        add(kinds, name, contest)
     args = vars(parser.parse_args())
     kind, out, threads = args.pop('kind'), args.pop('out'), args.pop('threads')
     torch.set_num_threads(threads)
     with cli.plain_errors():
-        result = getattr(benchmark, kind)(benchmark.Settings(**args))
+        result = benchmark.CONTESTS[kind].run(benchmark.Settings(**args))
         benchmark.save(result, out)
     benchmark.show(result)
     print(f'{out}/{kind}.json, {out}/{kind}.png')
 
 
-def add(kinds, name, what, rounds, batch):
-    parser = kinds.add_parser(
-        name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def add(kinds, name, contest):
+    about = dict(help=contest.help, description=contest.help)
+    parser = kinds.add_parser(name, **about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     option = parser.add_argument
     option('--arch', choices=benchmark.ARCHS, default='resnet50', help='contestants')
-    option('--rounds', type=positive, default=rounds, help='each runs every contestant once')
+    option('--rounds', type=positive, default=contest.rounds, help='each runs every contestant once')
     option('--warmup', type=positive, default=3, help='rounds before these, not counted')
-    option('--batch', type=positive, default=batch, help='images')
+    option('--batch', type=positive, default=contest.batch, help='images')
     option('--shape', type=positive, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
     option('--device', type=device, default='cpu', help='cpu, cuda or cuda:N')
     option('--threads', type=positive, default=torch.get_num_threads(), help='of the operators')

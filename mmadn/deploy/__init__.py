@@ -1,19 +1,23 @@
 """Adaptive networks in use: what of them runs where, and how fast."""
 
+from .compile import compile
 from .controller import DepthController
 from .extract import extract, extract_file, stock_config
+from .fuse import fuse
 from .profile import profile_subnets
 from .stream import simulate
 from .table import select
 
 __all__ = [
     'DepthController',
+    'compile',
     'profile_subnets',
     'select',
     'simulate',
     'extract',
     'extract_file',
     'stock_config',
+    'fuse',
 ]
 
 

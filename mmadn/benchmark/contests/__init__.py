@@ -1,0 +1,1 @@
+"""One module a contest: a function of Settings that `@contest` registers."""

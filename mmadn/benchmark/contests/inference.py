@@ -1,0 +1,48 @@
+import torch
+
+from ..networks import classifiers, share_weights
+from ..protocol import Contestant, Ratio, Settings, compete, contest
+
+STOCK = 'stock network (-base: of the mandatory blocks only)'
+FIRST = 'first forward after a switch'
+
+
+@contest('forward pass', rounds=100, batch=1)
+def inference(settings: Settings) -> dict:
+    """Latency of a forward pass: stock networks, steady depths, first forward after `set_skip`.
+
+    Every timed forward follows an untimed one of the same network. For a steady depth that ran at
+    this depth, for a first forward at the other; the switch itself belongs to the time.
+
+    Returns:
+        dict: Settings, machine, times of all rounds, their summaries, ratios; see `compete`.
+    """
+    nets = classifiers(settings.arch, settings.device)
+    share_weights(nets)
+    for net in nets.values():
+        net.eval()
+    full, short, adn = nets.values()
+    x = torch.randn(settings.batch, *settings.shape, device=settings.device)
+    backbone = adn.backbone
+
+    def at(skip):
+        backbone.set_skip(skip)
+        return adn(x)
+
+    deep, shallow = (backbone.parse_skip(skip) for skip in ('super', 'base'))
+    contestants = [
+        Contestant('stock', lambda: full(x), lambda: full(x), STOCK),
+        Contestant(f'ADN {deep}', lambda: adn(x), lambda: at(deep)),
+        Contestant(f'first {deep}', lambda: at(deep), lambda: at(shallow), FIRST),
+        Contestant('stock-base', lambda: short(x), lambda: short(x), STOCK),
+        Contestant(f'ADN {shallow}', lambda: adn(x), lambda: at(shallow)),
+        Contestant(f'first {shallow}', lambda: at(shallow), lambda: at(deep), FIRST),
+    ]
+    ratios = [
+        Ratio(f'ADN {deep}', ('stock',), 1.02),
+        Ratio(f'ADN {shallow}', ('stock-base',), 1.02),
+        Ratio(f'first {deep}', (f'ADN {deep}',), 1.05),
+        Ratio(f'first {shallow}', (f'ADN {shallow}',), 1.05),
+    ]
+    with torch.inference_mode():
+        return compete('inference', settings, contestants, ratios)
