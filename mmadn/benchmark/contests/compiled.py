@@ -14,7 +14,7 @@ def compiled(settings: Settings) -> dict:
 
     Returns:
         dict: As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
-        many were made after that, in the contest.
+        many were made after that, in the contest and by every other depth.
     """
     from torch._dynamo.utils import counters  # takes seconds
     from torch._inductor import config
@@ -66,5 +66,7 @@ def compiled(settings: Settings) -> dict:
         bound = 1.08 * gflops[shallow] / gflops[deep]
         ratios.append(Ratio(f'compiled {shallow}', (f'compiled {deep}',), bound))
         out = compete('compiled', settings, contestants, ratios)
+        for skip in fast['adn'].backbone.subnets():
+            at(fast['adn'], skip)
     later = counters['stats']['unique_graphs'] - made
     return {**out, 'graphs': {'compiled': made - before, 'later': later}}
