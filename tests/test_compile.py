@@ -1,5 +1,6 @@
 import copy
 
+import detectors
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -91,6 +92,26 @@ def test_every_depth_runs_compiled_after_one_warm_up(name, no_more_graphs, monke
     assert all(map(equal, at_all_depths(model, images), right))
     assert equal(model(images), right[0])  # whether or not gradients are on
     assert counters['stats']['unique_graphs'] == graphs
+
+
+def test_a_detector_finds_what_it_found(no_more_graphs):
+    model = detectors.build('retinanet').eval()
+    model.test_cfg.score_thr = 0.0
+    randomize(model.backbone)
+    data = detectors.batch()
+
+    @torch.no_grad()
+    def find(skip):
+        with model.backbone.skipping(skip):
+            return [sample.pred_instances for sample in model.test_step(copy.deepcopy(data))]
+
+    right = {skip: find(skip) for skip in ('FFFF', 'FTFT', 'TTTT')}
+    compile(model, model.data_preprocessor(data, False)['inputs'], freezing=False, backend='eager')
+    no_more_graphs()
+    for skip, expected in right.items():
+        for ours, theirs in zip(find(skip), expected, strict=True):
+            assert len(theirs) and torch.equal(ours.bboxes, theirs.bboxes)
+            assert torch.equal(ours.scores, theirs.scores)
 
 
 def test_in_inference_mode(no_more_graphs):
