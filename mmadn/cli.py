@@ -82,7 +82,7 @@ def check_data(cfg: Config, splits) -> None:
     if missing:
         raise FileNotFoundError(
             f'the data of this config are not there: {", ".join(missing)}; README.md says how they are laid '
-            'out, and --cfg-options data_root=/path/to/them moves them'
+            'out (Train), and --cfg-options data_root=/path/to/them moves them'
         )
 
 

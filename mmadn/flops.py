@@ -67,8 +67,17 @@ def _size(parameters):
 
 
 def default_shape(cfg: Config) -> tuple:
-    """Channels, height and width of an image, as their GFLOPs are stated: classifiers 224x224."""
-    return (3, 224, 224) if 'head' in cfg.model else (3, 800, 1280)
+    """Channels, height and width of the images that a config tests with.
+
+    Of a detector that resizes COCO's images to 1333x800 at most, 800x1280, at which their GFLOPs are stated.
+    Without test data, 224x224 for a classifier.
+    """
+    loader = cfg.get('test_dataloader') or {}
+    pipeline = loader.get('dataset', {}).get('pipeline', [])
+    sizes = [step.get('crop_size') or step.get('scale') for step in pipeline]
+    size = next((size for size in reversed(sizes) if size), 224 if 'head' in cfg.model else (1333, 800))
+    width, height = (size, size) if isinstance(size, int) else size
+    return (3, 800, 1280) if (width, height) == (1333, 800) else (3, height, width)
 
 
 def measure(cfg: Config, shape=None, skips=None) -> list[dict]:

@@ -48,7 +48,7 @@ def fill(model: nn.Module, state: dict, path) -> None:
 
 
 def another_model(path, error) -> ValueError:
-    return ValueError(f'{path} is not a checkpoint of the model in this config: {shorten(str(error), 500)}')
+    return ValueError(f'{path} is not a checkpoint of the model in this config: {shorten(str(error), 300)}')
 
 
 def load_model(cfg, checkpoint=None, device='cpu') -> nn.Module:

@@ -22,7 +22,7 @@ def replacing(path):
     The suffix is kept, because writers choose their format by it. Parents are created.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    writable(path.parent)
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
         yield temporary

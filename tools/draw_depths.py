@@ -12,6 +12,7 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
 
 from mmadn.cli import plain_errors
 from mmadn.depth import adaptive_backbone
@@ -33,6 +34,8 @@ def main():
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     with plain_errors((OSError, TypeError, ValueError)):
+        if 'head' in Config.fromfile(args.config).model:
+            raise ValueError(f'{args.config} is of a classifier; give one of a detector, as in configs/det/')
         model = init_detector(args.config, args.checkpoint, device=args.device)
         draw_depths(
             model, [read(path) for path in args.images] or [coffee()], args.skips, args.out, args.score_thr
@@ -57,7 +60,7 @@ def draw_depths(model, images, skips, out, score_thr=0.5):
             axis.set_title(f'{backbone.skip}: {gflops:#.4g} GFLOPs, {found} found')
             axis.axis('off')
     with replacing(out) as temporary:
-        figure.savefig(temporary, dpi=150, format='png')
+        figure.savefig(temporary, dpi=150)
     pyplot.close(figure)
 
 

@@ -27,7 +27,7 @@ def main():
         nargs=3,
         type=int,
         metavar=('C', 'H', 'W'),
-        help='of the image that is compared and counted; by default 3 224 224, for a detector 3 800 1280',
+        help='of the image that is compared and counted; by default what the config tests with',
     )
     parser.add_argument(
         '--cfg-options',

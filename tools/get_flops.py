@@ -17,7 +17,7 @@ def main():
         nargs=3,
         type=int,
         metavar=('C', 'H', 'W'),
-        help='of an image; by default 3 224 224, for a detector 3 800 1280',
+        help='of an image; by default what the config tests with, such as 3 224 224',
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument('--skip', nargs='+', help='depths such as TTFF; by default super-net and base-net')

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmadn import cli
 from mmadn.benchmark import CLOCKS
 from mmadn.deploy import profile, table
+from mmadn.flops import default_shape
 from mmadn.loading import load_model
 from mmadn.report import print_table, writable
 
@@ -23,7 +24,9 @@ def main():
     option('config', help='path of the config of a classifier or a detector with adaptive depth')
     option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
     option('--device', default='cpu', help='cpu, cuda or cuda:N')
-    option('--shape', type=int, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
+    option(
+        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
+    )
     option('--batch', type=int, default=1, help='images')
     option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
     option('--skips', nargs='+', default='all', help='depths such as FFFF TTFF')
@@ -43,6 +46,7 @@ def main():
     with cli.plain_errors((OSError, TypeError, ValueError)):
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
+        args.shape = args.shape or default_shape(cfg)
         known = args.accuracies and table.read_report(args.accuracies)
         model = load_model(cfg, args.checkpoint, args.device)
         if known:  # refused before the minutes of measuring, not after
@@ -61,7 +65,10 @@ def main():
             say=say,
         )
         if known:
-            report['subnets'] = table.join(report['subnets'], known, args.config, args.checkpoint)
+            rows = report['subnets']
+            tested = {row['skip']: row.get('gflops') for row in known['subnets']}[rows[0]['skip']]
+            report['tested_gflops_ratio'] = (tested or rows[0]['gflops']) / rows[0]['gflops']
+            report['subnets'] = table.join(rows, known, args.config, args.checkpoint)
         report = profile.write_profile(report, out, config=args.config, checkpoint=args.checkpoint)
     print_table(profile.profile_table(report['subnets']), title=args.config)
     print('\n'.join(profile.remarks(report)))

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmadn import cli
 from mmadn.benchmark import CLOCKS
 from mmadn.deploy import controller, profile, stream, table
+from mmadn.flops import default_shape
 from mmadn.loading import load_model
 from mmadn.report import print_table, writable
 
@@ -39,7 +40,9 @@ def main():
     option('--profile', help='a profile.json of this network and machine; else one is measured first')
     option('--profile-seconds', type=float, default=30, help='for that, at most')
     option('--device', default='cpu', help='cpu, cuda or cuda:N')
-    option('--shape', type=int, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
+    option(
+        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
+    )
     option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
     option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
     option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
@@ -55,6 +58,7 @@ def main():
     with cli.plain_errors((OSError, TypeError, ValueError)):
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
+        args.shape = args.shape or default_shape(cfg)
         load = stream.load_pattern(args.load, args.frames, args.high, args.period)
         rows = args.profile and table.read_table(args.profile)
         images = stream.read_images(args.source, args.shape)

@@ -1,6 +1,5 @@
-from mmengine.runner import Runner
-
 from mmadn import cli
+from mmadn.subnets import quiet_runner
 
 
 def main():
@@ -13,7 +12,7 @@ def main():
         cli.check_data(cfg, ('test',))
         if args.skip:
             cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=[args.skip])
-        runner = Runner.from_cfg(cfg)
+        runner = quiet_runner(cfg)
         cli.check_classes(runner.test_loop)
         cli.load_weights(runner, args.checkpoint)
         runner.test()

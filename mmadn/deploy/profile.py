@@ -384,6 +384,11 @@ def remarks(report: dict) -> list[str]:
         else f'{report["rounds"]} rounds, {ended}: too few to say how well the medians are known.',
         f'Energy: {report["energy"]}.',
     ]
+    tested = report.get('tested_gflops_ratio', 1.0)
+    if not 0.8 < tested < 1.25:
+        lines.append(
+            f'The accuracies are of images that cost {tested:.3g} times the GFLOPs of these: of another size.'
+        )
     if 'follows' in report:
         f = report['follows']
         pair = f' ({f["pair"][0]} slower than {f["pair"][1]})' if f['pair'] else ''

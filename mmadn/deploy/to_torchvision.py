@@ -51,9 +51,12 @@ def torchvision_weights(model) -> dict:
     shapes = [{name: tuple(t.shape) for name, t in d.items()} for d in (weights, theirs)]
     epsilons = [{m.eps for m in net.modules() if hasattr(m, 'eps')} for net in (model, network)]
     if shapes[0] != shapes[1] or epsilons[0] != epsilons[1]:
-        odd = [*sorted(dict(set(shapes[0].items()) ^ set(shapes[1].items()))), 'eps of a norm']
+        what = 'the eps of a norm'
+        if shapes[0] != shapes[1]:
+            name = min(dict(set(shapes[0].items()) ^ set(shapes[1].items())))
+            what = f'the shape of {name}, {shapes[0].get(name)} here and {shapes[1].get(name)} there'
         raise ValueError(
-            f"torchvision's {family} is not this network: they differ in {odd[0]}; use --to openmmlab"
+            f"torchvision's {family} is not this network: they differ in {what}; use --to openmmlab"
         )
     return weights
 
