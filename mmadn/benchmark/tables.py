@@ -98,7 +98,7 @@ def _bars(out):
         if 'memory_mib' in out:
             note += f'\npeak memory {out["memory_mib"][name]:.0f} MiB'
         axes.annotate(note, (t['q3'], name), (8, 0), textcoords='offset points', va='center')
-    axes.invert_yaxis()
+    axes.set_ylim(len(medians) - 0.4, -0.6)
     axes.set_xlim(0, 1.65 * max(t['q3'] for t in medians.values()))
     axes.set_xlabel('ms: median and quartiles over the rounds; ratios: median within a round')
     axes.spines[['top', 'right']].set_visible(False)

@@ -53,8 +53,8 @@ def onnx(settings: Settings) -> dict:
                 return fixed.run(None, {'images': images})
 
             contestants += [
-                Contestant(f'adaptive {skip}', run_adaptive, run_adaptive),
                 Contestant(f'fixed {skip}', run_fixed, run_fixed, 'a file of this depth alone'),
+                Contestant(f'adaptive {skip}', run_adaptive, run_adaptive),
             ]
     deep, shallow = skips[0], skips[-1]
     gflops = {}
