@@ -92,11 +92,10 @@ def _data_paths(node):
         return [path for item in node for path in _data_paths(item)]
     if not isinstance(node, dict):
         return []
-    root, prefix = node.get('data_root') or '', node.get('data_prefix') or ''
-    names = [node.get('ann_file'), *(prefix.values() if isinstance(prefix, dict) else [prefix])]
-    names = (
-        names if names[0] else []
-    )  # what has no annotation file, as ImageFolder, says itself what it lacks
+    names, root = [], node.get('data_root') or ''
+    if node.get('ann_file'):  # what has no annotation file, as ImageFolder, says itself what it lacks
+        prefix = node.get('data_prefix') or ''
+        names = [node['ann_file'], *(prefix.values() if isinstance(prefix, dict) else [prefix])]
     found = [name if is_abs(name) else os.path.join(root, name) for name in names if name]
     return found + [path for item in node.values() for path in _data_paths(item)]
 

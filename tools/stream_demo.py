@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from mmadn import cli
-from mmadn.benchmark import CLOCKS
+from mmadn.benchmark import CLOCKS, read_clock
 from mmadn.deploy import controller, profile, stream, table
 from mmadn.flops import default_shape
 from mmadn.loading import load_model
@@ -65,7 +65,7 @@ def main():
         model = load_model(cfg, args.checkpoint, args.device)
         if rows:
             table.check(rows, model)
-        clock = profile.read_clock(args.clock, args.device)
+        clock = read_clock(args.clock, args.device)
         writable(out)
         if not rows:
             say(f'profiling all depths, at most {args.profile_seconds:g} s')

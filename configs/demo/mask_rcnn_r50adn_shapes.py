@@ -143,24 +143,11 @@ val_dataloader = dict(
 )
 # Held out: no setting here was picked on it.
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CocoDataset',
-        data_root=data_root,
-        ann_file='annotations/test.json',
-        data_prefix=dict(img='test'),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    val_dataloader,
+    dataset=dict(val_dataloader['dataset'], ann_file='annotations/test.json', data_prefix=dict(img='test')),
 )
 val_evaluator = dict(type='CocoMetric', ann_file=f'{data_root}/annotations/val.json', metric=['bbox', 'segm'])
-test_evaluator = dict(
-    type='CocoMetric', ann_file=f'{data_root}/annotations/test.json', metric=['bbox', 'segm']
-)
+test_evaluator = dict(val_evaluator, ann_file=f'{data_root}/annotations/test.json')
 
 train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=5)
 val_cfg = dict(type='mmadn.SubnetValLoop')

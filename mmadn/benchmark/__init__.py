@@ -27,7 +27,9 @@ from .protocol import (
     contest,
     judged,
     measure,
+    read_clock,
     summary,
+    timed,
 )
 from .tables import picture, save, show
 
@@ -51,10 +53,12 @@ __all__ = [
     'onnx',
     'peak_memory',
     'picture',
+    'read_clock',
     'prefixes',
     'save',
     'share_weights',
     'show',
     'summary',
+    'timed',
     'train',
 ]

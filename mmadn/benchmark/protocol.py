@@ -5,6 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -42,8 +43,7 @@ class Settings:
     def __post_init__(self):
         if self.shape[0] != 3:
             raise ValueError(f'shape={tuple(self.shape)}: give 3 channels, height and width')
-        if self.clock == 'cpu' and self.device != 'cpu':
-            raise ValueError(f"clock='cpu' does not see what {self.device} does; give 'wall'")
+        read_clock(self.clock, self.device)
 
 
 @dataclass
@@ -156,26 +156,39 @@ def measure(contestants: list[Contestant], settings: Settings) -> dict[str, list
     """
     times = {c.name: [] for c in contestants}
     order, total = random.Random(0), settings.warmup + settings.rounds
+    clock = read_clock(settings.clock, settings.device)
     # Without auto_refresh: the thread that draws would take its time from whoever runs.
     with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
         task = progress.add_task('benchmark', total=total)
         for index in range(total):
             for contestant in order.sample(contestants, len(contestants)):
-                milliseconds = _timed(contestant, settings)
+                contestant.prepare()
+                with timed(settings.device, clock) as took:
+                    contestant.run()
                 if index >= settings.warmup:
-                    times[contestant.name].append(milliseconds)
+                    times[contestant.name].append(took())
             progress.update(task, advance=1, refresh=True)
     return times
 
 
-def _timed(contestant, settings):
-    clock = CLOCKS[settings.clock]
-    contestant.prepare()
-    _synchronize(settings.device)
+def read_clock(name: str, device) -> Callable[[], float]:
+    """The clock of that name, in seconds; raises ValueError if there is none or not for this device."""
+    if name not in CLOCKS:
+        raise ValueError(f'clock={name!r}: give one of {", ".join(CLOCKS)}')
+    if name == 'cpu' and torch.device(device).type != 'cpu':
+        raise ValueError(f"clock='cpu' does not see what {device} does; give 'wall'")
+    return CLOCKS[name]
+
+
+@contextmanager
+def timed(device='cpu', clock=time.perf_counter):
+    """Times a block with all that it starts on the device; yields a function that returns the ms after it."""
+    took = []
+    _synchronize(device)
     start = clock()
-    contestant.run()
-    _synchronize(settings.device)
-    return (clock() - start) * 1000
+    yield lambda: took[0]
+    _synchronize(device)
+    took.append((clock() - start) * 1000)
 
 
 def _synchronize(device):

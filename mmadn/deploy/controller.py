@@ -6,9 +6,9 @@ from collections import deque
 from contextlib import contextmanager
 from numbers import Real
 
+from ..benchmark import timed
 from ..depth import AdaptiveDepth, adaptive_backbone
 from ..report import pareto_front
-from .profile import timed
 from .table import quality_of, read_table
 
 MODES = ('deadline', 'target')

@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,7 @@ import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 
-from ..benchmark.memory import peak_memory  # not from the package, whose contests import this one
-from ..benchmark.protocol import CLOCKS, summary
+from ..benchmark import peak_memory, read_clock, summary, timed
 from ..depth import adaptive_backbone
 from ..flops import complexity
 from ..report import machine, markdown_table, pareto_front, replacing, write_json
@@ -227,31 +226,6 @@ def latencies(
                 f'round {n} of at least {min_rounds}, medians within ±{widest:.1%} (±{spread:.1%} ends it), '
                 f'{now - start:.0f} s of at most {max_seconds:g} s'
             )
-
-
-def read_clock(name: str, device) -> Callable[[], float]:
-    """The clock of that name, in seconds; raises ValueError if there is none or not for this device."""
-    if name not in CLOCKS:
-        raise ValueError(f'clock={name!r}: give one of {", ".join(CLOCKS)}')
-    if name == 'cpu' and torch.device(device).type != 'cpu':
-        raise ValueError(f"clock='cpu' does not see what {device} does; give 'wall'")
-    return CLOCKS[name]
-
-
-@contextmanager
-def timed(device='cpu', clock=time.perf_counter):
-    """Times a block with all that it starts on the device; yields a function that returns the ms after it."""
-    took = []
-    _synchronize(device)
-    start = clock()
-    yield lambda: took[0]
-    _synchronize(device)
-    took.append((clock() - start) * 1000)
-
-
-def _synchronize(device):
-    if torch.device(device).type == 'cuda':
-        torch.cuda.synchronize(device)
 
 
 def _spread(values):

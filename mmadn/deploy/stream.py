@@ -18,10 +18,11 @@ import mmcv
 import numpy as np
 import torch
 
+from ..benchmark import timed
 from ..depth import adaptive_backbone
 from ..report import machine, replacing, write_json
 from .controller import DepthController
-from .profile import BLUE, GREY, ORANGE, precision, predict, prepare, rehearse, timed
+from .profile import BLUE, GREY, ORANGE, precision, predict, prepare, rehearse
 from .table import read_table
 
 matplotlib.use('Agg')
