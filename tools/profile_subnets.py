@@ -3,10 +3,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmadn import cli
-from mmadn.benchmark import CLOCKS
 from mmadn.deploy import profile, table
 from mmadn.flops import default_shape
 from mmadn.loading import load_model
@@ -20,24 +19,14 @@ def main():
         description='Measure latency, GFLOPs, memory and energy of the sub-networks on this machine.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    profile.add_arguments(parser)
     option = parser.add_argument
-    option('config', help='path of the config of a classifier or a detector with adaptive depth')
-    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
-    option('--device', default='cpu', help='cpu, cuda or cuda:N')
-    option(
-        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
-    )
     option('--batch', type=int, default=1, help='images')
-    option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
     option('--skips', nargs='+', default='all', help='depths such as FFFF TTFF')
     option('--accuracies', help='a subnets.json of tools/test_subnets.py for this network')
     option('--spread', type=float, default=0.02, help='ends when all medians are known so well')
     option('--rounds', type=int, default=50, help='at least; each runs every depth once')
     option('--max-seconds', type=float, default=300, help='ends the rounds in any case')
-    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
-    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
-    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
-    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
     if args.threads < 1:
         parser.error(f'--threads {args.threads}: give a whole number from 1 on')
@@ -65,10 +54,8 @@ def main():
             say=say,
         )
         if known:
-            rows = report['subnets']
-            tested = {row['skip']: row.get('gflops') for row in known['subnets']}[rows[0]['skip']]
-            report['tested_gflops_ratio'] = (tested or rows[0]['gflops']) / rows[0]['gflops']
-            report['subnets'] = table.join(rows, known, args.config, args.checkpoint)
+            report['tested_gflops_ratio'] = table.gflops_ratio(known, report)
+            report['subnets'] = table.join(report['subnets'], known, args.config, args.checkpoint)
         report = profile.write_profile(report, out, config=args.config, checkpoint=args.checkpoint)
     print_table(profile.profile_table(report['subnets']), title=args.config)
     print('\n'.join(profile.remarks(report)))

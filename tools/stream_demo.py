@@ -3,10 +3,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmadn import cli
-from mmadn.benchmark import CLOCKS, read_clock
+from mmadn.benchmark import read_clock
 from mmadn.deploy import controller, profile, stream, table
 from mmadn.flops import default_shape
 from mmadn.loading import load_model
@@ -20,9 +20,8 @@ def main():
         description='Hold a deadline on a stream by choosing the depth for each image, under a load.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    profile.add_arguments(parser)
     option = parser.add_argument
-    option('config', help='path of the config of a classifier or a detector with adaptive depth')
-    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
     option('--source', help='a video, the number of a camera or a folder of images; else generated ones')
     option('--frames', type=int, default=300, help='images')
     option('--deadline-ms', type=float, help='by default what the fastest keeps under full load')
@@ -39,15 +38,6 @@ def main():
     option('--compare', choices=('all', 'ends', 'none'), default='all', help='with which fixed depths')
     option('--profile', help='a profile.json of this network and machine; else one is measured first')
     option('--profile-seconds', type=float, default=30, help='for that, at most')
-    option('--device', default='cpu', help='cpu, cuda or cuda:N')
-    option(
-        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
-    )
-    option('--dtype', choices=profile.DTYPES, default='float32', help='the others by autocast')
-    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
-    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
-    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
-    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
     if args.threads < 1:
         parser.error(f'--threads {args.threads}: give a whole number from 1 on')

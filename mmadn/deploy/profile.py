@@ -11,10 +11,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from mmengine.config import DictAction
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 
-from ..benchmark import peak_memory, read_clock, summary, timed
+from ..benchmark import CLOCKS, peak_memory, read_clock, summary, timed
 from ..depth import adaptive_backbone
 from ..flops import complexity
 from ..report import machine, markdown_table, pareto_front, replacing, write_json
@@ -27,6 +28,22 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 MIB = 2**20
 RAPL = '/sys/class/powercap'
 BLUE, ORANGE, GREY = '#0072B2', '#D55E00', '#999999'  # of Okabe and Ito
+
+
+def add_arguments(parser) -> None:
+    """Adds what every command takes that runs a model by its depths."""
+    option = parser.add_argument
+    option('config', help='path of the config of a classifier or a detector with adaptive depth')
+    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
+    option('--device', default='cpu', help='cpu, cuda or cuda:N')
+    option(
+        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
+    )
+    option('--dtype', choices=DTYPES, default='float32', help='the others by autocast')
+    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
+    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
+    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
+    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
 
 
 def prepare(model, images: torch.Tensor) -> dict:

@@ -182,6 +182,16 @@ def join(rows: list[dict], report: dict, config=None, checkpoint=None) -> list[d
     return joined
 
 
+def gflops_ratio(tested: dict, profiled: dict) -> float:
+    """How the GFLOPs of two reports compare at a depth that both have: 1 for images of the same size.
+
+    Reports from `read_report`; 1 too if they have no common depth, or one does not say its GFLOPs.
+    """
+    known = {row['skip']: row.get('gflops') for row in tested['subnets']}
+    row = profiled['subnets'][0]
+    return (known.get(row['skip']) or row['gflops']) / row['gflops']
+
+
 def check(rows: list[dict], model) -> None:
     """Refuses a table of another network: each depth uses as many parameters as the table says.
 
