@@ -110,6 +110,8 @@ class AdaptiveDepth:
         skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
         mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
             the first half, rounded up.
+        skip_aware_norms (bool): Whether the norms of mandatory sub-paths have two copies; False for the
+            paper's ablation (Table 3).
         fixed (bool): Trains at the depth `skip` only: freezes what the other depths alone use, which
             gets no gradient there and would stop DistributedDataParallel.
         *args, **kwargs: What the stock backbone takes.
@@ -120,14 +122,15 @@ class AdaptiveDepth:
 
     shared = ()  # children of a mandatory module whose norms serve both sub-paths
 
-    def __init__(self, *args, skip='super', mandatory=None, fixed=False, **kwargs):
+    def __init__(self, *args, skip='super', mandatory=None, skip_aware_norms=True, fixed=False, **kwargs):
         super().__init__(*args, **kwargs)
         self._switches = []
+        self.mandatory = mandatory
         for required, skippable in self.sub_paths(mandatory):
             switch = Switch()
             self._switches.append(switch)
             for module in required:
-                _make_skip_aware(module, switch, self.shared)
+                _make_skip_aware(module, switch, self.shared, skip_aware_norms)
             for module in skippable:
                 _make_skippable(module, switch)
         self.set_skip(skip)
@@ -211,14 +214,14 @@ def _make_skippable(module, switch):
     module.switch = switch
 
 
-def _make_skip_aware(module, switch, shared):
+def _make_skip_aware(module, switch, shared, norms):
     for name, child in list(module.named_children()):
-        if is_norm(child):
+        if is_norm(child) and norms:
             setattr(module, name, SkipAwareNorm(child, switch))
         elif isinstance(child, DropPath):
             _make_skippable(child, switch)
         elif name not in shared:
-            _make_skip_aware(child, switch, shared)
+            _make_skip_aware(child, switch, shared, norms)
 
 
 def unwrap(model):

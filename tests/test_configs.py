@@ -413,3 +413,47 @@ def test_data_root_reaches_all_datasets(name):
     cli.merge_options(cfg, {'data_root': '/elsewhere'})
     for key in ('train', 'val', 'test'):
         assert cfg[f'{key}_dataloader'].dataset.data_root == '/elsewhere'
+
+
+LABELS_ONLY = {'custom_hooks.0.labels': True, 'custom_hooks.0.logits': False}
+SHARED = {'model.backbone.skip_aware_norms': False}
+ABLATIONS = {  # how each differs from the network it is an ablation of, in settings or the hook's
+    'no-distillation': LABELS_ONLY,
+    'shared-norms': SHARED,
+    'neither': {**LABELS_ONLY, **SHARED},
+    'features': {'custom_hooks.0.features': [f'backbone.layer{i}' for i in range(1, 5)]},
+    'random-teacher': {'custom_hooks.0.depths': ('random', 'base')},
+    'random-student': {'custom_hooks.0.depths': ('super', 'random')},
+    'random-both': {'custom_hooks.0.depths': ('random', 'random')},
+    'mandatory1121': {'model.backbone.mandatory': (1, 1, 2, 1)},
+    'mandatory2342': {'model.backbone.mandatory': (2, 3, 4, 2)},
+    'mandatory1111': {'model.backbone.mandatory': (1, 1, 1, 1)},
+}
+
+
+def flat(node, prefix=''):
+    if prefix.endswith(('features.', 'depths.', 'mandatory.')) or not isinstance(node, (dict, list)):
+        return {prefix[:-1]: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    return {k: v for name, value in items for k, v in flat(value, f'{prefix}{name}.').items()}
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablation/')])
+def test_ablation_differs_in_one_thing_only(name):
+    network, rest = Path(name).stem.split('_adn-')
+    ablation, task = rest.rsplit('_', 1)
+    parent = f'{dict(in1k="adn", letters="demo")[task]}/{network}_adn_{task}.py'
+    ours, theirs = (flat(load(each).to_dict()) for each in (name, parent))
+    for each in (ours, theirs):
+        each.pop('work_dir', None)
+        each.setdefault('custom_hooks.0.alpha', 0.5)  # which is the hook's default
+    assert {k: v for k, v in ours.items() if k not in theirs or theirs[k] != v} == ABLATIONS[ablation]
+    assert theirs.keys() <= ours.keys()
+
+
+def test_every_ablation_is_there_for_imagenet_and_for_the_letters():
+    names = {Path(name).stem for name in CONFIGS if name.startswith('ablation/')}
+    for task in ('in1k', 'letters'):
+        found = {name for name in names if name.endswith(task)}
+        assert len(found) == 9 + 4  # of ResNet50 and of ViT
+    assert len(names) == 26

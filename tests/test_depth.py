@@ -177,6 +177,18 @@ def test_copies_switch_on_their_own(case, images):
             assert equal(run(other, images), run(network, images))
 
 
+def test_without_skip_aware_norms_one_copy_serves_both_depths(case, images):
+    network = case.build(skip_aware_norms=False)
+    stock = {name: value.shape for name, value in case.build('stock').state_dict().items()}
+    assert {name: value.shape for name, value in network.state_dict().items()} == stock
+    randomize(network)
+    full = case.build()
+    full.load_state_dict(network.state_dict())  # the same values in both copies
+    for skip in ('super', 'base'):
+        network.set_skip(skip), full.set_skip(skip)
+        assert equal(run(network, images), run(full, images))
+
+
 def test_state_dict_goes_round(case, images, tmp_path):
     network, other = randomize(case.build()), case.build()
     keys = list(network.state_dict())

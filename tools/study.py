@@ -15,7 +15,10 @@ def main():
     parser.add_argument('name', choices=study.STUDIES)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument(
-        '--jobs', type=int, default=os.cpu_count(), help='trainings at a time, by default one a core'
+        '--jobs', type=int, default=study.default_jobs(), help='trainings at a time, by default one a core'
+    )
+    parser.add_argument(
+        '--budget', type=float, help='minutes; what would not end in them is left for the next call'
     )
     parser.add_argument('--work-dir', help='of the trainings; by default work_dirs/study/NAME')
     parser.add_argument('--out', help='folder of the table and the picture; by default the work dir')
@@ -24,13 +27,13 @@ def main():
     work_dir = args.work_dir or f'work_dirs/study/{args.name}'
     chosen = study.STUDIES[args.name]
     with cli.plain_errors((OSError, RuntimeError)):
-        rows = study.run_study(chosen, args.seeds, work_dir, args.jobs)
+        rows = study.run_study(chosen, args.seeds, work_dir, args.jobs, args.budget)
         command = shlex.join(['python', *sys.argv])
         study.write_report(rows, chosen, args.out or work_dir, command=command)
-    print_table(
-        study.table(rows, chosen.metrics), title=f'{args.name}: mean and standard deviation over seeds'
-    )
-    print(f'{args.out or work_dir}/study.{{json,md,png}}')
+    for name, runs in chosen.comparisons.items():
+        print_table(study.table(rows, chosen.metrics, runs), title=f'{name}: mean and standard deviation')
+    print_table(study.judge(rows, chosen.claims, chosen.metrics), title='claims, seed by seed')
+    print(f'{args.out or work_dir}/study.json and {{{",".join(chosen.comparisons)}}}.{{md,png}}')
 
 
 if __name__ == '__main__':

@@ -89,7 +89,7 @@ def _make_plain(backbone, skip):
                 del child.switch
             elif isinstance(child, Skippable):
                 del parent[int(name)]  # containers number what is left anew
-    del backbone._switches
+    del backbone._switches, backbone.mandatory
     backbone.__class__ = _stock_class(type(backbone))
 
 
