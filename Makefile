@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup test demo demo-det lint clean
+.PHONY: help setup test demo demo-det evidence lint clean
 
 help:
 	@echo 'make setup     set up .venv (PYTHON=python3.11 picks another Python)'
 	@echo 'make test      run the tests'
 	@echo 'make demo      train a classifier at all depths on handwritten digits'
 	@echo 'make demo-det  train a detector at all depths on drawn shapes'
+	@echo 'make evidence  the small-scale study of the paper, three seeds: over an hour on two cores, resumable,'
+	@echo '               BUDGET=10 stops beginning trainings after ten minutes'
 	@echo 'make lint      check style and formatting with ruff'
 	@echo 'make clean     delete caches and build artefacts, but not .venv'
 
@@ -24,6 +26,9 @@ demo: setup
 
 demo-det: setup
 	$(VENV_PYTHON) tools/demo_det.py
+
+evidence: setup
+	$(VENV_PYTHON) tools/evidence.py $(if $(BUDGET),--budget $(BUDGET))
 
 lint: setup
 	$(VENV_PYTHON) -m ruff check

@@ -110,8 +110,9 @@ class AdaptiveDepth:
         skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
         mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
             the first half, rounded up.
-        skip_aware_norms (bool): Whether the norms of mandatory sub-paths have two copies; False for the
-            paper's ablation (Table 3).
+        skip_aware_norms (bool | str): Whether the norms of mandatory sub-paths have two copies; False for
+            the paper's ablation (Table 3). The published ResNets share those of the shortcuts between the
+            depths; 'all' doubles them too.
         fixed (bool): Trains at the depth `skip` only: freezes what the other depths alone use, which
             gets no gradient there and would stop DistributedDataParallel.
         *args, **kwargs: What the stock backbone takes.
@@ -123,14 +124,17 @@ class AdaptiveDepth:
     shared = ()  # children of a mandatory module whose norms serve both sub-paths
 
     def __init__(self, *args, skip='super', mandatory=None, skip_aware_norms=True, fixed=False, **kwargs):
+        if skip_aware_norms not in (True, False, 'all'):
+            raise ValueError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
         super().__init__(*args, **kwargs)
-        self._switches = []
         self.mandatory = mandatory
+        self._switches = []
+        shared = () if skip_aware_norms == 'all' else self.shared
         for required, skippable in self.sub_paths(mandatory):
             switch = Switch()
             self._switches.append(switch)
             for module in required:
-                _make_skip_aware(module, switch, self.shared, skip_aware_norms)
+                _make_skip_aware(module, switch, shared, skip_aware_norms)
             for module in skippable:
                 _make_skippable(module, switch)
         self.set_skip(skip)

@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+# The colours of Okabe and Ito, which the colour-blind tell apart.
+BLUE, VERMILION, GREEN, ORANGE = '#0072B2', '#D55E00', '#009E73', '#E69F00'
+SKY, PINK, GREY = '#56B4E9', '#CC79A7', '#999999'
+
 
 @contextmanager
 def replacing(path):

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from .letters import write_letters
-from .report import machine, markdown_table, replacing, write_json
+from .report import BLUE, GREY, VERMILION, machine, markdown_table, replacing, write_json
 from .shapes import write_shapes
 from .subnets import is_adaptive
 
@@ -90,7 +91,7 @@ class Study:
 LETTERS = 'configs/demo/resnet50{}_letters.py'
 LONG = (  # instead of 1000 iterations
     'train_cfg.max_iters=3600',
-    'train_cfg.val_interval=300',
+    'train_cfg.val_interval=400',
     'param_scheduler.0.end=540',
     'param_scheduler.1.begin=540',
     'param_scheduler.1.end=3600',
@@ -139,6 +140,7 @@ STUDIES = {
             'neither': _ablation('neither'),
             'no self-distillation': _ablation('no-distillation'),
             'shared norms': _ablation('shared-norms'),
+            'shared shortcuts': _ablation('shared-shortcuts'),
             'random teacher': _ablation('random-teacher'),
             'random student': _ablation('random-student'),
             'random both': _ablation('random-both'),
@@ -162,6 +164,7 @@ STUDIES = {
                 'neither',
                 'no self-distillation',
                 'shared norms',
+                'shared shortcuts',
                 'adaptive',
                 'with features',
             ),
@@ -181,6 +184,7 @@ STUDIES = {
                 for run in (
                     'no self-distillation',
                     'shared norms',
+                    'shared shortcuts',
                     'neither',
                     'random teacher',
                     'random student',
@@ -293,7 +297,12 @@ class _Work:
         _command(work_dir, 'tools/test_subnets.py', test, *arguments, **device)
 
     def _work_dir(self, name, seed):
-        return self.folder / name.replace(', ', '-').replace(' ', '-') / f'seed{seed}'
+        return self.folder / folder_name(name) / f'seed{seed}'
+
+
+def folder_name(run: str) -> str:
+    """What the folder of a run is called."""
+    return re.sub(r'\W+', '-', run)
 
 
 def _command(work_dir, *command, **environment):
@@ -370,11 +379,11 @@ def plot(rows: list[dict], metrics: dict, path) -> None:
     for axes, (metric, label) in zip(panels, metrics.items(), strict=True):
         for place, key in enumerate(names):
             values = [row[metric] for row in rows if (row['run'], row['skip']) == key]
-            axes.plot(values, [place] * len(values), 'o', color='#0072B2', alpha=0.6, label='one seed')
-            axes.plot([statistics.mean(values)], [place], '|', ms=12, mew=2, color='#D55E00', label='mean')
+            axes.plot(values, [place] * len(values), 'o', color=BLUE, alpha=0.6, label='one seed')
+            axes.plot([statistics.mean(values)], [place], '|', ms=12, mew=2, color=VERMILION, label='mean')
         for place in range(1, len(names)):
             if names[place][0] != names[place - 1][0]:
-                axes.axhline(place - 0.5, color='#999999', lw=0.5)
+                axes.axhline(place - 0.5, color=GREY, lw=0.5)
         axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), [f'{name} {skip}'.strip() for name, skip in names])
         axes.grid(axis='x', alpha=0.3)

@@ -15,7 +15,7 @@ from .benchmark import Contestant, Settings, measure, summary
 from .cli import check_classes, load_weights
 from .depth import AdaptiveDepth, adaptive_backbone, unwrap
 from .flops import complexity
-from .report import machine, markdown_table, pareto_front, replacing, write_json
+from .report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
@@ -142,8 +142,8 @@ def plot(rows: list[dict], path) -> None:
     scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
     for group, style in (
-        (rows, dict(marker='o', ls='', color='#999999', label='sub-network')),
-        (front, dict(marker='o', ls='-', color='#0072B2', label='Pareto front')),
+        (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
+        (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
     ):
         axes.plot([r['gflops'] * scale for r in group], [r[metric] for r in group], **style)
     ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]

@@ -80,7 +80,7 @@ def test_every_family(case):
     n = model.backbone.num_skippable_stages
     assert (full.skip, base.skip) == ('F' * n, 'T' * n)
     assert list(full.maps) == list(base.maps) == names
-    paths = [path for _, path, _ in stage_blocks(model.backbone, 3)]
+    paths = [block.sub_path for block in stage_blocks(model.backbone, 3)]
     assert paths == ['mandatory'] * mandatory + ['skippable'] * (len(names) - mandatory)
     assert [base.maps[name] is None for name in names] == [path == 'skippable' for path in paths]
     for depth in (full, base):
@@ -131,7 +131,7 @@ def test_blocks_of_a_stage(name, stage, blocks):
     model = family(name)
     _, base = activation_maps(model, noise(), stage=stage)
     assert list(base.maps) == blocks
-    skippable = [name for name, path, _ in stage_blocks(model.backbone, stage) if path == 'skippable']
+    skippable = [b.name for b in stage_blocks(model.backbone, stage) if b.sub_path == 'skippable']
     assert [name for name, found in base.maps.items() if found is None] == skippable
     assert len(skippable) == 1
 
@@ -140,7 +140,7 @@ def test_chosen_number_of_mandatory_blocks():
     model = toy.build(backbone=dict(mandatory=(2, 2, 5, 3))).eval()
     _, base = activation_maps(model, noise())
     assert [name for name, found in base.maps.items() if found is None] == ['layer3.5']
-    assert [path for _, path, _ in stage_blocks(model.backbone, 4)] == ['mandatory'] * 3
+    assert [block.sub_path for block in stage_blocks(model.backbone, 4)] == ['mandatory'] * 3
 
 
 def test_a_class_token_that_saw_all_has_no_map():

@@ -421,6 +421,8 @@ ABLATIONS = {  # how each differs from the network it is an ablation of, in sett
     'no-distillation': LABELS_ONLY,
     'shared-norms': SHARED,
     'neither': {**LABELS_ONLY, **SHARED},
+    'shared-shortcuts': {'model.backbone.skip_aware_norms': True},
+    'doubled-shortcuts': {'model.backbone.skip_aware_norms': 'all'},
     'features': {'custom_hooks.0.features': [f'backbone.layer{i}' for i in range(1, 5)]},
     'random-teacher': {'custom_hooks.0.depths': ('random', 'base')},
     'random-student': {'custom_hooks.0.depths': ('super', 'random')},
@@ -455,5 +457,5 @@ def test_every_ablation_is_there_for_imagenet_and_for_the_letters():
     names = {Path(name).stem for name in CONFIGS if name.startswith('ablation/')}
     for task in ('in1k', 'letters'):
         found = {name for name in names if name.endswith(task)}
-        assert len(found) == 9 + 4  # of ResNet50 and of ViT
-    assert len(names) == 26
+        assert len(found) == 10 + 4  # of ResNet50 and of ViT
+    assert len(names) == 28

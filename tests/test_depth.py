@@ -189,6 +189,25 @@ def test_without_skip_aware_norms_one_copy_serves_both_depths(case, images):
         assert equal(run(network, images), run(full, images))
 
 
+def test_resnet_doubles_the_norms_of_its_shortcuts_on_request():
+    case = CASES['resnet50']
+    images = torch.randn(2, 3, case.image_size, case.image_size)
+    network, published = case.build(skip_aware_norms='all'), case.build()
+    doubled = {n for n, m in network.named_modules() if isinstance(m, SkipAwareNorm)}
+    assert doubled - {n for n, m in published.named_modules() if isinstance(m, SkipAwareNorm)} == {
+        f'layer{i}.0.downsample.1' for i in range(1, 5)
+    }
+    network.load_state_dict(published.state_dict())  # the shortcuts' norms into both copies
+    for skip in ('super', 'base'):
+        network.set_skip(skip), published.set_skip(skip)
+        assert equal(run(network, images), run(published, images))
+
+
+def test_skip_aware_norms_takes_what_it_says(case):
+    with pytest.raises(ValueError, match="skip_aware_norms='none': give True, False or 'all'"):
+        case.build(skip_aware_norms='none')
+
+
 def test_state_dict_goes_round(case, images, tmp_path):
     network, other = randomize(case.build()), case.build()
     keys = list(network.state_dict())

@@ -9,16 +9,11 @@ from pathlib import Path
 import mmadn  # noqa: F401  first, for torchvision
 from mmadn import cli
 from mmadn.report import machine, print_table, writable, write_json
-from mmadn.study import default_jobs
+from mmadn.study import STUDIES, default_jobs, folder_name
 
-ADAPTIVE, FULL, BASE, VIT = (
-    'resnet50_adn_letters',
-    'resnet50_letters',
-    'resnet50-base_letters',
-    'vit_adn_letters',
-)
-ABLATION = 'resnet50_adn-{}_letters'
-CHECKPOINT = 'iter_1200.pth'  # the last one of these configs
+ADAPTIVE = 'configs/demo/resnet50_adn_letters.py'
+FULL, BASE = 'configs/demo/resnet50_letters.py', 'configs/demo/resnet50-base_letters.py'
+CHECKPOINT = 'iter_3600.pth'  # the last one of the long trainings
 
 
 def main():
@@ -31,79 +26,96 @@ def main():
     option(
         '--budget', type=float, help='minutes for trainings; what does not fit in is left for the next run'
     )
-    option('--work-dir', default='work_dirs/study/letters', help='of the trainings')
+    option('--work-dir', default='work_dirs/study', help='of the trainings')
     option('--out', default='docs/evidence', help='folder of the results')
     args = parser.parse_args()
     os.chdir(Path(__file__).parents[1])
     start, lines = time.monotonic(), []
     with cli.plain_errors((OSError, RuntimeError)):
         writable(args.out)
-        study = ['study.py', 'letters', '--work-dir', args.work_dir, '--out', f'{args.out}/letters']
-        study += ['--jobs', args.jobs, '--seeds', *args.seeds]
-        lines.append(run('study', [*study, *(['--budget', args.budget] if args.budget else [])]))
+        for name in ('letters', 'vit'):
+            budget = args.budget and max(0, args.budget - (time.monotonic() - start) / 60)
+            lines.append(run(name, study(name, args, budget)))
         for name, command in analyses(args.seeds, args.work_dir).items():
-            lines.append(run(name, [*command, '--out', f'{args.out}/{name}']))
+            lines.append(run(name, [*command, '--out', f'{args.out}/{name}'], args.work_dir))
     minutes = round((time.monotonic() - start) / 60, 1)
     about = dict(minutes=minutes, jobs=args.jobs, seeds=args.seeds, machine=machine(), commands=lines)
     write_json(f'{args.out}/evidence.json', about)
     print_table(lines, title=f'{args.out}, in {minutes} minutes')
 
 
+def study(name, args, budget) -> list:
+    command = ['study.py', name, '--work-dir', f'{args.work_dir}/{name}', '--out', f'{args.out}/{name}']
+    command += ['--jobs', args.jobs, '--seeds', *args.seeds]
+    return command if budget is None else [*command, '--budget', f'{budget:.1f}']
+
+
 def analyses(seeds, work_dir) -> dict:
     """The command of each figure and table that is made of the trainings."""
 
-    def runs(config, name):
-        return [f'{work_dir}/{config}/seed{seed}/{name}' for seed in seeds]
+    def files(name, run, study='letters'):
+        return [f'{work_dir}/{study}/{folder_name(run)}/seed{seed}/{name}' for seed in seeds]
 
-    def series(label, *configs):
-        return f'{label}={",".join(path for config in configs for path in runs(config, "subnets.json"))}'
+    def series(label, *runs, study='letters'):
+        return f'{label}={",".join(path for run in runs for path in files("subnets.json", run, study))}'
 
-    adaptive, full, base = (f'configs/demo/{name}.py' for name in (ADAPTIVE, FULL, BASE))
-    pareto = 'analysis/pareto.py'
+    checkpoints = files(CHECKPOINT, 'adaptive, long')
+    pareto = ['analysis/pareto.py', '--title']
     return {
-        'table2': ['analysis/epoch_cost.py', '--adaptive', adaptive, '--full', full, '--base', base]
-        + ['--threads', '1', '--rounds', '20'],
-        'fig3': ['analysis/residuals.py', adaptive, *runs(ADAPTIVE, CHECKPOINT)]
-        + ['--against', *runs(FULL, CHECKPOINT)],
+        'table2': ['analysis/epoch_cost.py', '--adaptive', ADAPTIVE, '--full', FULL, '--base', BASE]
+        + ['--threads', '1', '--clock', 'cpu', '--rounds', '20'],
+        'fig3': ['analysis/residuals.py', ADAPTIVE, *checkpoints]
+        + ['--against', *files(CHECKPOINT, 'individual, full, long')],
         'fig4b': [
-            pareto,
-            series('sub-networks of one', ADAPTIVE),
-            series('individual', FULL, 'resnet50-ttff_letters', BASE),
-            series('individually distilled', *(f'resnet50-{n}_distilled_letters' for n in ('ttff', 'base'))),
+            *pareto,
+            'One network and individual ones',
+            series('sub-networks of one', 'adaptive, long'),
+            series('individual', 'individual, full, long', 'individual, -base, long'),
+            series('individually distilled', 'distilled, -base, long'),
         ],
-        'fig5': ['analysis/curves.py', f'{work_dir}/{ADAPTIVE}/seed{seeds[0]}'],
+        'fig5': ['analysis/curves.py', Path(checkpoints[0]).parent],
         'fig6b': [
-            pareto,
-            series('mandatory 1,1,2,1', ABLATION.format('mandatory1121')),
-            series('mandatory 2,2,3,2', ADAPTIVE),
-            series('mandatory 2,3,4,2', ABLATION.format('mandatory2342')),
+            *pareto,
+            'Mandatory blocks of ResNet50',
+            *(
+                series(f'mandatory {counts}', run)
+                for counts, run in (
+                    ('1,1,2,1', 'mandatory 1,1,2,1'),
+                    ('2,2,3,2', 'adaptive'),
+                    ('2,3,4,2', 'mandatory 2,3,4,2'),
+                )
+            ),
         ],
         'fig7b': [
-            pareto,
-            series('one block of three skippable', VIT),
-            series('two blocks of three skippable', 'vit_adn-mandatory1111_letters'),
+            *pareto,
+            'Skippable blocks of ViT',
+            *(series(run, run, study='vit') for run in STUDIES['vit'].runs),
         ],
-        'fig8': ['analysis/cam.py', adaptive, runs(ADAPTIVE, CHECKPOINT)[0]]
+        'fig8': ['analysis/cam.py', ADAPTIVE, checkpoints[0]]
         + [f'data/letters/test/{letter}/0000.png' for letter in 'AKR'],
     }
 
 
-def run(name, command) -> dict:
-    """Runs one of the project's commands; the row of the table says how it went."""
+def run(name, command, work_dir=None) -> dict:
+    """Runs one of the project's commands; the row of the table says how it went.
+
+    With a `work_dir`, it is left out if a training there is not done that it reads.
+    """
     line = shlex.join(['python', f'tools/{command[0]}', *map(str, command[1:])])
     print(f'\n{line}', flush=True)
-    missing = [part for part in inputs(command) if not Path(part).exists()]
+    missing = next((path for path in inputs(command, work_dir) if not path.exists()), None)
     if missing:
-        print(f'left out, as the trainings are not all done: {missing[0]} is not there', flush=True)
+        print(f'left out, as the trainings are not all done: {missing} is not there', flush=True)
     elif subprocess.run([sys.executable, *shlex.split(line)[1:]]).returncode:
         raise RuntimeError(f'{name} failed: {line}')
     return {'part': name, 'done': 'no' if missing else 'yes', 'command': line}
 
 
-def inputs(command) -> list[str]:
-    """The files of trainings that a command reads."""
-    parts = [part for word in map(str, command) for part in word.partition('=')[2].split(',') + [word]]
-    return [part for part in parts if part.endswith(('.pth', 'subnets.json'))]
+def inputs(command, work_dir) -> list[Path]:
+    """What a command reads of the trainings in `work_dir`; of a whole one, what is written last."""
+    words = ' '.join(map(str, command)).replace('=', ' ').replace(',', ' ').split()
+    paths = [Path(word) for word in words if work_dir and word.startswith(f'{work_dir}/')]
+    return [path if path.suffix else path / 'subnets.json' for path in paths]
 
 
 if __name__ == '__main__':

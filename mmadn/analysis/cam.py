@@ -16,6 +16,7 @@ from torch import nn
 
 from ..depth import Skippable, adaptive_backbone, unwrap
 from ..report import machine, replacing, write_json
+from .residuals import Block, residual_blocks
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
@@ -105,7 +106,7 @@ def activation_maps(
     if method not in METHODS:
         raise ValueError(f'method={method!r}: give one of {", ".join(METHODS)}')
     method = getattr(library, METHODS[method])
-    blocks = {name: block for name, _, block in stage_blocks(backbone, stage)}
+    blocks = {block.name: block.module for block in stage_blocks(backbone, stage)}
     category = class_number(model, category)
     chosen = library.utils.model_targets.ClassifierOutputTarget
     targets = None if category is None else [chosen(category)]
@@ -135,25 +136,19 @@ def activation_maps(
     return results
 
 
-def stage_blocks(backbone, stage: int) -> list[tuple[str, str, nn.Module]]:
-    """The residual blocks of a stage in their order: name in the backbone, sub-path and module.
-
-    What else belongs to a stage's mandatory sub-path, such as a patch merging or a stem, is left out.
+def stage_blocks(backbone, stage: int) -> list[Block]:
+    """The residual blocks of a stage in their order; see `residual_blocks`.
 
     Raises:
         ValueError: There is no such stage.
     """
-    paths = backbone.sub_paths(backbone.mandatory)
-    if type(stage) is not int or not 1 <= stage <= len(paths):
+    stages = backbone.num_skippable_stages
+    if type(stage) is not int or not 1 <= stage <= stages:
         raise ValueError(
             f'stage={stage!r}: the stages of {type(backbone).__name__} that have a skippable sub-path are '
-            f'{", ".join(map(str, range(1, len(paths) + 1)))}'
+            f'{", ".join(map(str, range(1, stages + 1)))}'
         )
-    required, skippable = paths[stage - 1]
-    block = type(required[0])  # `split` puts a stage's blocks first
-    wanted = {id(m): 'mandatory' for m in required if type(m) is block}
-    wanted |= {id(m): 'skippable' for m in skippable}
-    return [(name, wanted[id(m)], m) for name, m in backbone.named_modules() if id(m) in wanted]
+    return [block for block in residual_blocks(backbone) if block.stage == stage]
 
 
 def class_names(model) -> list[str]:
@@ -435,7 +430,7 @@ def write_report(model, images, results, out, stage, method, paths, **about) -> 
         dict: What `cam.json` holds.
     """
     out, names = Path(out), class_names(model)
-    blocks = {name: path for name, path, _ in stage_blocks(adaptive_backbone(model), stage)}
+    blocks = {block.name: block.sub_path for block in stage_blocks(adaptive_backbone(model), stage)}
     report = {
         **about,
         'machine': machine(),

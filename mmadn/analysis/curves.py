@@ -11,11 +11,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from ..depth import PRESETS
-from ..report import replacing, write_json
+from ..report import BLUE, GREEN, ORANGE, SKY, VERMILION, replacing, write_json
 
 NOT_METRICS = ('step', 'time', 'data_time', 'memory')
-# From super-net to base-net; with other than four stages the colours between these of Okabe and Ito.
-COLOURS = LinearSegmentedColormap.from_list('', ['#0072B2', '#56B4E9', '#009E73', '#E69F00', '#D55E00'])
+# From super-net to base-net; with other than four stages the colours between these.
+COLOURS = LinearSegmentedColormap.from_list('', [BLUE, SKY, GREEN, ORANGE, VERMILION])
 LINES = ('-', '--', '-.', ':', (0, (7, 1, 1, 1, 1, 1)), (0, (1, 4)))
 
 

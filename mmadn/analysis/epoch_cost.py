@@ -18,10 +18,10 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 
 from ..benchmark import Contestant, Ratio, Settings, measure, peak_memory, read_clock, summary
-from ..benchmark.contests.train import MIB, _held
+from ..benchmark.contests.train import MIB, bytes_held
 from ..hooks import DistillationHook, SelfDistillationHook
 from ..loading import load_model
-from ..report import machine, markdown_table, replacing, write_json
+from ..report import BLUE, ORANGE, VERMILION, machine, markdown_table, replacing, write_json
 
 IMAGENET = 1281167  # training images of ImageNet-1k
 NAMES = {
@@ -29,7 +29,7 @@ NAMES = {
     'full': 'individual, full',
     'base': 'individual, -base',
 }
-COLOURS = {'adaptive': '#0072B2', 'full': '#D55E00', 'base': '#E69F00'}  # of Okabe and Ito
+COLOURS = {'adaptive': BLUE, 'full': VERMILION, 'base': ORANGE}
 TIME = Ratio('adaptive', ('full', 'base'), target=1.0)
 
 
@@ -253,7 +253,7 @@ class TrainStep:
     def memory(self) -> float:
         """MiB of weights, buffers and optimizer state, and of what a step takes beside them at its peak."""
         self.prepare()
-        return (_held(self.model, self.wrapper.optimizer) + peak_memory(self.run, self.device)) / MIB
+        return (bytes_held(self.model, self.wrapper.optimizer) + peak_memory(self.run, self.device)) / MIB
 
 
 def _unit(seconds):

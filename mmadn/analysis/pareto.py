@@ -11,11 +11,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..deploy.table import COSTS, metrics_of, read_report
-from ..report import markdown_table, pareto_front, replacing, write_json
+from ..report import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    VERMILION,
+    markdown_table,
+    pareto_front,
+    replacing,
+    write_json,
+)
 from ..subnets import LABELS
 
-# Of Okabe and Ito; grey comes last. There are more markers than colours, so that no pair returns soon.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#E69F00', '#56B4E9', '#CC79A7', '#999999')
+# More markers than colours, so that no pair returns soon.
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PINK, GREY)
 MARKERS = 'os^DvPX*'
 UNITS = {'params': (1, 'parameters in use (M)'), 'latency_ms': (1, 'latency (ms)')}
 
@@ -243,7 +255,7 @@ def plot(points: list[dict], cost: str, metric: str, path, title=None) -> None:
         names += [(p['skip'], p[cost] * scale, p[metric], colour) for p in group if p['skip'] in ends]
     labels = list(_by_label(points))
     if not all(p['front'] for p in points):
-        handles.append(Line2D([], [], color='#999999', marker='o', ms=6, ls='', alpha=0.5))
+        handles.append(Line2D([], [], color=GREY, marker='o', ms=6, ls='', alpha=0.5))
         labels.append('beside its front')
     axes.margins(0.1, 0.12)
     axes.grid(alpha=0.3)

@@ -19,10 +19,21 @@ from torch import nn
 
 from ..depth import AdaptiveDepth, Skippable, adaptive_backbone, unwrap
 from ..loading import fill, load_model, read_checkpoint
-from ..report import machine, markdown_table, replacing, write_json
+from ..report import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    VERMILION,
+    machine,
+    markdown_table,
+    replacing,
+    write_json,
+)
 
-# Of Okabe and Ito, for the plain network and for the depths in their order.
-PLAIN, GREY, COLOURS = '#D55E00', '#999999', ('#0072B2', '#009E73', '#E69F00', '#CC79A7', '#56B4E9')
+PLAIN, COLOURS = VERMILION, (BLUE, GREEN, ORANGE, PINK, SKY)  # the latter for the depths in their order
 QUANTITIES = {'magnitude': '‖F(h)‖ / ‖h‖', 'alignment': 'cosine of F(h) and -dL/dh'}
 
 

@@ -2,13 +2,13 @@
 
 from matplotlib.figure import Figure
 
-from ..report import print_table, replacing, write_json
+from ..report import BLUE, GREY, ORANGE, SKY, print_table, replacing, write_json
 from .protocol import CONTESTS
 
 # Of Okabe and Ito's hues, which colour-blind readers tell apart; kinds get them in turn.
 STYLES = (
-    dict(facecolor='#56B4E9', edgecolor='#333333'),
-    dict(facecolor='#E69F00', edgecolor='#333333'),
+    dict(facecolor=SKY, edgecolor='#333333'),
+    dict(facecolor=ORANGE, edgecolor='#333333'),
     dict(facecolor='#F7DDA3', edgecolor='#333333', hatch='///'),
     dict(facecolor='#C7E6F8', edgecolor='#333333', hatch='///'),
 )
@@ -58,10 +58,10 @@ def _over_gflops(out):
     most = max(gflops, key=gflops.get)
     scale, unit = (1, 'GFLOPs') if gflops[most] >= 1 else (1e3, 'MFLOPs')
     slope = medians[most]['median'] / gflops[most] / scale
-    axes.axline((0, 0), slope=slope, color='#999999', lw=1, label='in proportion to the super-net')
+    axes.axline((0, 0), slope=slope, color=GREY, lw=1, label='in proportion to the super-net')
     for skip, t in medians.items():
         x, whisker = gflops[skip] * scale, [[t['median'] - t['q1']], [t['q3'] - t['median']]]
-        axes.errorbar(x, t['median'], whisker, color='#0072B2', fmt='o', ms=5, capsize=3)
+        axes.errorbar(x, t['median'], whisker, color=BLUE, fmt='o', ms=5, capsize=3)
     ends = {most: (0, 10), min(gflops, key=gflops.get): (0, 10)}
     for skip, offset in ends.items():
         point = gflops[skip] * scale, medians[skip]['q3']

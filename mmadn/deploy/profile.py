@@ -18,7 +18,7 @@ from mmpretrain.structures import DataSample
 from ..benchmark import CLOCKS, peak_memory, read_clock, summary, timed
 from ..depth import adaptive_backbone
 from ..flops import complexity
-from ..report import machine, markdown_table, pareto_front, replacing, write_json
+from ..report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
 from .table import metrics_of
 
 matplotlib.use('Agg')
@@ -27,7 +27,6 @@ from matplotlib import pyplot  # noqa: E402
 DTYPES = ('float32', 'bfloat16', 'float16')
 MIB = 2**20
 RAPL = '/sys/class/powercap'
-BLUE, ORANGE, GREY = '#0072B2', '#D55E00', '#999999'  # of Okabe and Ito
 
 
 def add_arguments(parser) -> None:

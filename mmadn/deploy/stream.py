@@ -20,9 +20,9 @@ import torch
 
 from ..benchmark import timed
 from ..depth import adaptive_backbone
-from ..report import machine, replacing, write_json
+from ..report import BLUE, GREY, VERMILION, machine, replacing, write_json
 from .controller import DepthController
-from .profile import BLUE, GREY, ORANGE, precision, predict, prepare, rehearse
+from .profile import precision, predict, prepare, rehearse
 from .table import read_table
 
 matplotlib.use('Agg')
@@ -477,7 +477,7 @@ def picture(
         x[late],
         latency[late],
         'x',
-        color=ORANGE,
+        color=VERMILION,
         ms=6,
         label=f'{"missed" if mode == "deadline" else "over"}, {late.mean():.1%}',
     )
@@ -486,7 +486,7 @@ def picture(
     beyond = latency > highest
     if beyond.any():
         label = f'up to {latency.max():.3g} ms'
-        top.plot(x[beyond], np.full(beyond.sum(), 0.98 * highest), '^', color=ORANGE, ms=6, label=label)
+        top.plot(x[beyond], np.full(beyond.sum(), 0.98 * highest), '^', color=VERMILION, ms=6, label=label)
     top.set(ylabel='latency (ms)', ylim=(0, highest))
     top.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=4, frameon=False)
     middle.step(x, [used.index(record['skip']) for record in mine], where='mid', color=BLUE)

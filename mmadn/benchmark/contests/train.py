@@ -46,7 +46,7 @@ def train(settings: Settings) -> dict:
         sgd = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
         step = partial(hook.train_step, net) if name == 'self-distilled' else net.train_step
         contestants.append(Contestant(name, partial(step, data, OptimWrapper(sgd)), kind=kind))
-        held[name] = partial(_held, net, sgd)
+        held[name] = partial(bytes_held, net, sgd)
     out = compete('train', settings, contestants, [Ratio('self-distilled', ('stock', 'stock-base'), 1.03)])
     memory = {c.name: (held[c.name]() + peak_memory(c.run, device)) / MIB for c in contestants}
     out['memory_mib'] = memory
@@ -55,7 +55,7 @@ def train(settings: Settings) -> dict:
     return out
 
 
-def _held(net, optimizer):
+def bytes_held(net, optimizer):
     """Bytes of parameters, buffers and optimizer state: what a step finds and leaves."""
     state = [x for x in tree_iter(optimizer.state_dict()['state']) if isinstance(x, torch.Tensor)]
     return sum(x.nbytes for x in (*net.parameters(), *net.buffers(), *state))
