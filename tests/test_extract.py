@@ -45,10 +45,12 @@ def same(one, other, images):
     return all(torch.equal(a, b) for a, b in zip(one(images), other(images), strict=True))
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_every_depth_is_bit_equal_without_mmadn(name):
+@pytest.mark.parametrize(
+    'name, norms', [*((name, True) for name in CASES), ('resnet50', 'all'), ('vit', False)]
+)
+def test_every_depth_is_bit_equal_without_mmadn(name, norms):
     case = CASES[name]
-    backbone = scramble(case.build(**case.drop_path))
+    backbone = scramble(case.build(**case.drop_path, skip_aware_norms=norms))
     images = torch.randn(1, 3, case.image_size, case.image_size)
     for skip in backbone.subnets():
         network = extract(backbone, skip, share=True)
@@ -65,7 +67,7 @@ def test_config_builds_the_extracted_network_from_stock_classes(name):
     backbone = scramble(case.build())
     images = torch.randn(1, 3, case.image_size, case.image_size)
     for skip in ('TFTFT'[: case.flags], 'base'):
-        cfg = Config(dict(model=dict(backbone=dict(type=case.adn, **case.args))))
+        cfg = Config(dict(model=dict(backbone=dict(type=case.adn, skip_aware_norms=True, **case.args))))
         text = stock_config(cfg, skip)
         network = MODELS.build(Config.fromstring(text, '.py').model.backbone)
         network.eval()

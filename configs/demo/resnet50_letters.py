@@ -2,7 +2,11 @@
 _base_ = 'resnet50_adn_letters.py'
 
 work_dir = 'work_dirs/resnet50_letters'
-model = dict(backbone=dict(type='ResNet'))
+model = dict(
+    backbone=dict(
+        _delete_=True, type='ResNet', depth=50, stem_channels=16, base_channels=4, zero_init_residual=True
+    )
+)
 custom_hooks = []
 val_cfg = dict(_delete_=True)
 test_cfg = dict(_delete_=True)
