@@ -55,14 +55,15 @@ def test_log_of_a_resumed_training(tmp_path):
     assert {skip: points[:2] for skip, points in curves.items()} == first
 
 
-def test_log_of_an_ordinary_network_by_iteration(tmp_path):
+@pytest.mark.parametrize('by_epoch', [True, False])  # by default mmengine logs all at epoch 0
+def test_log_of_an_ordinary_network_by_iteration(tmp_path, by_epoch):
     runner = toy.runner(
         tmp_path,
         model=toy.model_cfg(backbone=dict(type='mmpretrain.ResNet')),
         val_cfg=dict(),
         custom_hooks=[],
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=6, val_interval=2),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=by_epoch)),
         log_processor=dict(by_epoch=False),
     )
     runner.train()

@@ -70,12 +70,17 @@ def read_log(work_dir) -> Log:
         )
     lines = [line for path in paths for line in _lines(path)]
     training = [line for line in lines if 'lr' in line]  # which validation does not log
-    values = {}
-    for line in (line for line in lines if 'lr' not in line):
+    values, iteration = {}, 0
+    for line in lines:
+        if 'lr' in line:
+            iteration = line['step']
+            continue
         for name, value in line.items():
             if name not in NOT_METRICS and isinstance(value, (int, float)):
                 skip, metric = re.fullmatch('(?:([TF]+)/)?(.*)', name).groups('')
-                values.setdefault(metric, {}).setdefault(skip, {})[line['step']] = value
+                # mmengine counts epochs here, and a training by iterations has none.
+                step = line['step'] or iteration
+                values.setdefault(metric, {}).setdefault(skip, {})[step] = value
     if not values:
         raise ValueError(
             f'the log in {folder} has no validation; the first one comes after train_cfg.val_interval epochs'
