@@ -269,7 +269,7 @@ def test_summary_and_tables():
     assert second['T: correlation with F'] == 'skipped'
     assert (output['block'], output['T: correlation with F']) == ('output of the stage', '')
     assert cam.predictions_table(report)[0] == {
-        'image': 'i.png',
+        'image': 'folder/i.png',
         'skip': 'F',
         'predicted': 'one',
         'probability': '70.0%',

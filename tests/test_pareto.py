@@ -159,7 +159,7 @@ def test_picture_names_the_ends_and_no_name_hides_another(write, tmp_path, monke
     assert axes.get_xlabel() == 'GFLOPs (multiply-adds)' and axes.get_ylabel() == f'{TOP1} (%)'
     assert axes.get_title() == 'a title'
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ['a', 'b', 'c', 'beside its front']
+    assert [text.get_text() for text in legend.get_texts()] == ['a', 'b', 'c', 'not on the front']
     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 

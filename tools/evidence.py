@@ -18,10 +18,12 @@ CHECKPOINT = 'iter_3600.pth'  # the last one of the long trainings
 
 def main():
     parser = argparse.ArgumentParser(
-        description='Run the small-scale study of the paper and all analyses of it; goes on where it stopped.'
+        description='Run the small-scale study of the paper, trainings of over an hour on two cores, and all '
+        'analyses of it. Trainings that are done are kept.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument
-    option('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    option('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of every training')
     option('--jobs', type=int, default=default_jobs(), help='trainings at a time')
     option(
         '--budget', type=float, help='minutes for trainings; what does not fit in is left for the next run'
@@ -34,20 +36,21 @@ def main():
     with cli.plain_errors((OSError, RuntimeError)):
         writable(args.out)
         for name in ('letters', 'vit'):
-            budget = args.budget and max(0, args.budget - (time.monotonic() - start) / 60)
-            lines.append(run(name, study(name, args, budget)))
+            left = None if args.budget is None else args.budget - (time.monotonic() - start) / 60
+            lines.append(run(name, study(name, args, left)))
         for name, command in analyses(args.seeds, args.work_dir).items():
             lines.append(run(name, [*command, '--out', f'{args.out}/{name}'], args.work_dir))
     minutes = round((time.monotonic() - start) / 60, 1)
     about = dict(minutes=minutes, jobs=args.jobs, seeds=args.seeds, machine=machine(), commands=lines)
     write_json(f'{args.out}/evidence.json', about)
-    print_table(lines, title=f'{args.out}, in {minutes} minutes')
+    print_table([{k: line[k] for k in ('part', 'done')} for line in lines], title=f'In {minutes} minutes')
+    print(f'{args.out}/evidence.json has the commands')
 
 
-def study(name, args, budget) -> list:
+def study(name, args, minutes) -> list:
     command = ['study.py', name, '--work-dir', f'{args.work_dir}/{name}', '--out', f'{args.out}/{name}']
     command += ['--jobs', args.jobs, '--seeds', *args.seeds]
-    return command if budget is None else [*command, '--budget', f'{budget:.1f}']
+    return command if minutes is None else [*command, '--budget', f'{max(minutes, 0):.1f}']
 
 
 def analyses(seeds, work_dir) -> dict:

@@ -12,8 +12,14 @@ def main():
     parser = argparse.ArgumentParser(
         description='Train and test all of a comparison with several seeds; goes on where it stopped.'
     )
-    parser.add_argument('name', choices=study.STUDIES)
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument(
+        'name',
+        choices=study.STUDIES,
+        help='letters: the ablations on drawn letters; vit: those of ViT; detection: drawn shapes',
+    )
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[0, 1, 2], help='of every training; by default 0 1 2'
+    )
     parser.add_argument(
         '--jobs', type=int, default=study.default_jobs(), help='trainings at a time, by default one a core'
     )
@@ -31,9 +37,11 @@ def main():
         command = shlex.join(['python', *sys.argv])
         study.write_report(rows, chosen, args.out or work_dir, command=command)
     for name, runs in chosen.comparisons.items():
-        print_table(study.table(rows, chosen.metrics, runs), title=f'{name}: mean and standard deviation')
-    print_table(study.judge(rows, chosen.claims, chosen.metrics), title='claims, seed by seed')
-    print(f'{args.out or work_dir}/study.json and {{{",".join(chosen.comparisons)}}}.{{md,png}}')
+        if found := study.table(rows, chosen.metrics, runs):
+            print_table(found, title=f'{name}: mean and standard deviation')
+    if judged := study.judge(rows, chosen.claims, chosen.metrics):
+        print_table(judged, title='claims, seed by seed')
+    print(f'{args.out or work_dir}/study.json, and a table and a picture of each comparison')
 
 
 if __name__ == '__main__':

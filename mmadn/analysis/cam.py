@@ -296,7 +296,7 @@ def predictions_table(report: dict) -> list[dict]:
     """What each depth predicts of each image, as text."""
     return [
         {
-            'image': Path(image['image']).name,
+            'image': '/'.join(Path(image['image']).parts[-2:]),
             'skip': depth['skip'],
             'predicted': short(depth['predicted']),
             'probability': f'{depth["probability"]:.1%}',

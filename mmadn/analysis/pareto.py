@@ -256,7 +256,7 @@ def plot(points: list[dict], cost: str, metric: str, path, title=None) -> None:
     labels = list(_by_label(points))
     if not all(p['front'] for p in points):
         handles.append(Line2D([], [], color=GREY, marker='o', ms=6, ls='', alpha=0.5))
-        labels.append('beside its front')
+        labels.append('not on the front')
     axes.margins(0.1, 0.12)
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
