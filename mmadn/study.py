@@ -105,7 +105,7 @@ def _ablation(name):
 def _claim(*sides):
     """That of a study: run and skip of the better network, run and skip of the other one."""
     better, worse = sides[:2], sides[2:]
-    return Claim(f'{" ".join(better)} over {" ".join(worse)}'.strip(), better, worse)
+    return Claim(' over '.join(' '.join(side).strip() for side in (better, worse)), better, worse)
 
 
 STUDIES = {
@@ -195,15 +195,6 @@ STUDIES = {
                 for skip in ('FFFF', 'TTTT')
             ),
         ),
-        prepare=partial(write_letters, 'data/letters'),
-    ),
-    'vit': Study(
-        runs={
-            'one block of three skippable': Run('configs/demo/vit_adn_letters.py'),
-            'two blocks of three skippable': Run('configs/ablation/vit_adn-mandatory1111_letters.py'),
-        },
-        skips=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
-        metrics={'accuracy/top1': 'top-1 (%)'},
         prepare=partial(write_letters, 'data/letters'),
     ),
 }
@@ -328,7 +319,10 @@ def table(rows: list[dict], metrics: dict, runs=None) -> list[dict]:
         {
             'run': name,
             'skip': skip,
-            **{label: _mean_and_spread([row[metric] for row in group]) for metric, label in metrics.items()},
+            **{
+                label: _mean_and_spread([row[metric] for row in group], label)
+                for metric, label in metrics.items()
+            },
             'seeds': str(len(group)),
         }
         for (name, skip), group in groups.items()
@@ -340,8 +334,8 @@ def _of(rows, runs):
     return rows if runs is None else [row for run in runs for row in rows if row['run'] == run]
 
 
-def _mean_and_spread(values, sign=''):
-    digits = 2 if max(map(abs, values)) > 1 else 3  # percentages, and shares of 1
+def _mean_and_spread(values, label, sign=''):
+    digits = 2 if '%' in label else 3
     spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
     return f'{statistics.mean(values):{sign}.{digits}f}{spread}'
 
@@ -362,7 +356,7 @@ def judge(rows: list[dict], claims, metrics: dict) -> list[dict]:
             judged.append(
                 {
                     'claim': claim.text,
-                    f'difference in {label}': _mean_and_spread(differences, '+'),
+                    f'difference in {label}': _mean_and_spread(differences, label, '+'),
                     'holds in': f'{held} of {len(differences)} seeds',
                 }
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 import mmadn  # noqa: F401  first, for torchvision
 from mmadn import cli
 from mmadn.report import machine, print_table, writable, write_json
-from mmadn.study import STUDIES, default_jobs, folder_name
+from mmadn.study import default_jobs, folder_name
 
 ADAPTIVE = 'configs/demo/resnet50_adn_letters.py'
 FULL, BASE = 'configs/demo/resnet50_letters.py', 'configs/demo/resnet50-base_letters.py'
@@ -35,9 +35,7 @@ def main():
     start, lines = time.monotonic(), []
     with cli.plain_errors((OSError, RuntimeError)):
         writable(args.out)
-        for name in ('letters', 'vit'):
-            left = None if args.budget is None else args.budget - (time.monotonic() - start) / 60
-            lines.append(run(name, study(name, args, left)))
+        lines.append(run('letters', study(args)))
         for name, command in analyses(args.seeds, args.work_dir).items():
             lines.append(run(name, [*command, '--out', f'{args.out}/{name}'], args.work_dir))
     minutes = round((time.monotonic() - start) / 60, 1)
@@ -47,20 +45,27 @@ def main():
     print(f'{args.out}/evidence.json has the commands')
 
 
-def study(name, args, minutes) -> list:
-    command = ['study.py', name, '--work-dir', f'{args.work_dir}/{name}', '--out', f'{args.out}/{name}']
+def study(args) -> list:
+    command = [
+        'study.py',
+        'letters',
+        '--work-dir',
+        f'{args.work_dir}/letters',
+        '--out',
+        f'{args.out}/letters',
+    ]
     command += ['--jobs', args.jobs, '--seeds', *args.seeds]
-    return command if minutes is None else [*command, '--budget', f'{max(minutes, 0):.1f}']
+    return command if args.budget is None else [*command, '--budget', args.budget]
 
 
 def analyses(seeds, work_dir) -> dict:
     """The command of each figure and table that is made of the trainings."""
 
-    def files(name, run, study='letters'):
-        return [f'{work_dir}/{study}/{folder_name(run)}/seed{seed}/{name}' for seed in seeds]
+    def files(name, run):
+        return [f'{work_dir}/letters/{folder_name(run)}/seed{seed}/{name}' for seed in seeds]
 
-    def series(label, *runs, study='letters'):
-        return f'{label}={",".join(path for run in runs for path in files("subnets.json", run, study))}'
+    def series(label, *runs):
+        return f'{label}={",".join(path for run in runs for path in files("subnets.json", run))}'
 
     checkpoints = files(CHECKPOINT, 'adaptive, long')
     pareto = ['analysis/pareto.py', '--title']
@@ -88,11 +93,6 @@ def analyses(seeds, work_dir) -> dict:
                     ('2,3,4,2', 'mandatory 2,3,4,2'),
                 )
             ),
-        ],
-        'fig7b': [
-            *pareto,
-            'Skippable blocks of ViT',
-            *(series(run, run, study='vit') for run in STUDIES['vit'].runs),
         ],
         'fig8': ['analysis/cam.py', ADAPTIVE, checkpoints[0]]
         + [f'data/letters/test/{letter}/0000.png' for letter in 'AKR'],

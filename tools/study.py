@@ -15,7 +15,7 @@ def main():
     parser.add_argument(
         'name',
         choices=study.STUDIES,
-        help='letters: the ablations on drawn letters; vit: those of ViT; detection: drawn shapes',
+        help='letters: the ablations on drawn letters; detection: Mask R-CNN on drawn shapes',
     )
     parser.add_argument(
         '--seeds', nargs='+', type=int, default=[0, 1, 2], help='of every training; by default 0 1 2'
