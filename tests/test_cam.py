@@ -268,8 +268,11 @@ def test_summary_and_tables():
     assert first == {'block': 'a', 'sub-path': 'mandatory', 'T: correlation with F': '-1.00'}
     assert second['T: correlation with F'] == 'skipped'
     assert (output['block'], output['T: correlation with F']) == ('output of the stage', '')
+    report['images'].append(dict(image='other/i.png', depths=rows))
+    assert [row['image'] for row in cam.predictions_table(report)][::2] == ['folder/i.png', 'other/i.png']
+    del report['images'][1]
     assert cam.predictions_table(report)[0] == {
-        'image': 'folder/i.png',
+        'image': 'i.png',
         'skip': 'F',
         'predicted': 'one',
         'probability': '70.0%',

@@ -293,10 +293,12 @@ def summary(results: list[DepthMaps], names: list[str]) -> list[dict]:
 
 
 def predictions_table(report: dict) -> list[dict]:
-    """What each depth predicts of each image, as text."""
+    """What each depth predicts of each image, as text; files of one name are told apart by their folders."""
+    paths = [Path(image['image']) for image in report['images']]
+    parts = 1 if len({path.name for path in paths}) == len(paths) else 2
     return [
         {
-            'image': '/'.join(Path(image['image']).parts[-2:]),
+            'image': '/'.join(Path(image['image']).parts[-parts:]),
             'skip': depth['skip'],
             'predicted': short(depth['predicted']),
             'probability': f'{depth["probability"]:.1%}',
