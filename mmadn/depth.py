@@ -198,7 +198,7 @@ class AdaptiveDepth:
         for module in self.modules():
             if isinstance(module, SkipAwareNorm):
                 yield from (module.full if module.switch.on else module.skip).parameters()
-            elif isinstance(module, Skippable) and module.switch.on:
+            elif is_skipped(module):
                 yield from module.parameters()
 
     def init_weights(self):
@@ -211,6 +211,11 @@ class AdaptiveDepth:
             for module in self.modules():
                 if isinstance(module, SkipAwareNorm):
                     module.skip.load_state_dict(module.full.state_dict())
+
+
+def is_skipped(module) -> bool:
+    """Whether a module is the identity at the present depth."""
+    return isinstance(module, Skippable) and module.switch.on
 
 
 def _make_skippable(module, switch):

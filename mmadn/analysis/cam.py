@@ -14,9 +14,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
-from ..depth import Skippable, adaptive_backbone, unwrap
+from ..depth import adaptive_backbone, is_skipped, unwrap
 from ..report import machine, replacing, write_json
-from .residuals import Block, residual_blocks
+from .residuals import Block, evaluating, residual_blocks
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
@@ -111,11 +111,11 @@ def activation_maps(
     chosen = library.utils.model_targets.ClassifierOutputTarget
     targets = None if category is None else [chosen(category)]
     results = []
-    with _as_it_was(model), _on_their_grid(backbone, blocks.values()) as reshape:
+    with evaluating(model), _frozen(model), _on_their_grid(backbone, blocks.values()) as reshape:
         inputs = model.data_preprocessor({'inputs': [image]}, False)['inputs'].clone().requires_grad_()
         for skip in dict.fromkeys(map(backbone.parse_skip, skips)):
             with backbone.skipping(skip):
-                run = {n: b for n, b in blocks.items() if not (isinstance(b, Skippable) and b.switch.on)}
+                run = {n: b for n, b in blocks.items() if not is_skipped(b)}
                 cam = method(_Logits(model), list(run.values()), reshape)
                 try:
                     # One pass for all blocks, without their mean over the blocks.
@@ -196,19 +196,15 @@ class _Logits(nn.Module):
 
 
 @contextmanager
-def _as_it_was(model):
-    """Within the block the model is in eval mode and frozen; afterwards each part is as it was before."""
-    modes = [(module, module.training) for module in model.modules()]
-    frozen = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
+def _frozen(model):
+    """Within the block no parameter wants a gradient; afterwards those do that did."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, needed in frozen:
-            parameter.requires_grad = needed
+        for parameter in wanted:
+            parameter.requires_grad = True
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
-from ..depth import AdaptiveDepth, Skippable, adaptive_backbone, unwrap
+from ..depth import AdaptiveDepth, Skippable, adaptive_backbone, is_skipped, unwrap
 from ..loading import fill, load_model, read_checkpoint
 from ..report import (
     BLUE,
@@ -118,7 +118,12 @@ def measure_residuals(model, batches, skips=('super', 'base')) -> list[dict]:
     skips = backbone.subnets() if skips == 'all' else list(dict.fromkeys(map(backbone.parse_skip, skips)))
     blocks = residual_blocks(backbone)
     values = {key: ([], []) for key in product(skips, [block.name for block in blocks])}
-    with _plain_eval(model), _watching(blocks) as seen, torch.enable_grad():
+    with (
+        evaluating(model),
+        _without_checkpoints(model),
+        _watching(blocks) as seen,
+        torch.enable_grad(),
+    ):
         for batch in batches:
             data = model.data_preprocessor(batch, False)
             inputs, labels = data['inputs'].detach().requires_grad_(), _labels(data)
@@ -149,19 +154,27 @@ def _row(block, skip, magnitudes, alignments):
 
 
 @contextmanager
-def _plain_eval(model):
-    """Eval mode without activation checkpoints, inside of which there is no graph."""
+def evaluating(model):
+    """Within the block all of the model is in eval mode; afterwards each module is in its own again."""
     modes = {module: module.training for module in model.modules()}
-    checkpointed = [module for module in modes if getattr(module, 'with_cp', False)]
     try:
         for module in modes:
             module.training = False
-        for module in checkpointed:
-            module.with_cp = False
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def _without_checkpoints(model):
+    """Activation checkpoints off, inside of which there is no graph."""
+    checkpointed = [module for module in model.modules() if getattr(module, 'with_cp', False)]
+    try:
+        for module in checkpointed:
+            module.with_cp = False
+        yield
+    finally:
         for module in checkpointed:
             module.with_cp = True
 
@@ -189,7 +202,7 @@ def _keep(parts, part, module, args, output):
 
 
 def _see(seen, name, parts, module, args, output):
-    if isinstance(module, Skippable) and module.switch.on:
+    if is_skipped(module):
         with torch.no_grad():
             output = super(Skippable, module).forward(*args)
     h, added = parts.pop('downsample', args[0]), parts.pop('drop_path', None)

@@ -14,7 +14,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from ..depth import AdaptiveDepth, SkipAwareNorm, Skippable, adaptive_backbone, unwrap
+from ..depth import AdaptiveDepth, SkipAwareNorm, Skippable, adaptive_backbone, is_skipped, unwrap
 from ..flops import complexity, default_shape
 from ..heads import DropoutLinearClsHead
 from ..loading import build_model, fill, read_checkpoint
@@ -69,12 +69,8 @@ def _backbone(model) -> AdaptiveDepth:
     return model if isinstance(model, AdaptiveDepth) else adaptive_backbone(model)
 
 
-def _runs(module) -> bool:
-    return not (isinstance(module, Skippable) and module.switch.on)
-
-
 def _kept(blocks) -> list[int]:
-    return [i for i, block in enumerate(blocks) if _runs(block)]
+    return [i for i, block in enumerate(blocks) if not is_skipped(block)]
 
 
 def _make_plain(backbone, skip):
@@ -84,7 +80,7 @@ def _make_plain(backbone, skip):
         for name, child in reversed(list(parent.named_children())):
             if isinstance(child, SkipAwareNorm):
                 setattr(parent, name, child.skip if child.switch.on else child.full)
-            elif isinstance(child, Skippable) and (_runs(child) or isinstance(child, DropPath)):
+            elif isinstance(child, Skippable) and (not is_skipped(child) or isinstance(child, DropPath)):
                 child.__class__ = type(child).__mro__[2]
                 del child.switch
             elif isinstance(child, Skippable):
