@@ -10,6 +10,7 @@ setup(
     version=re.search(r"'(.+)'", (ROOT / 'mmadn' / 'version.py').read_text()).group(1),
     description='Adaptive depth networks with skippable sub-paths for OpenMMLab',
     license='Apache-2.0',
+    package_dir={'': '.'},  # an editable install then finds benchmarks/ and projects/ of the clone too
     packages=find_packages(include=['mmadn', 'mmadn.*']),
     python_requires='>=3.10',
     # Neither torch nor OpenMMLab: either line of distributions serves, and the user has chosen one.

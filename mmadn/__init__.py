@@ -1,20 +1,20 @@
 """Adaptive Depth Networks with Skippable Sub-Paths (NeurIPS 2024) for OpenMMLab."""
 
-from . import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
-from .backbones import (
+from .utils import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
+from .models.backbones import (
     ADNConvNeXt,
     ADNMobileNetV2,
     ADNResNet,
     ADNSwinTransformer,
     ADNVisionTransformer,
 )
-from .datasets import ImageFolder
+from .datasets.image_folder import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
-from .heads import DropoutLinearClsHead
-from .hooks import DistillationHook, SelfDistillationHook
-from .individual import ShortMobileNetV2, ShortResNet
-from .loops import SubnetTestLoop, SubnetValLoop
-from .necks import SimpleFPN
+from .models.heads import DropoutLinearClsHead
+from .engine.self_distillation import DistillationHook, SelfDistillationHook
+from .models.backbones.short import ShortMobileNetV2, ShortResNet
+from .engine.loops import SubnetTestLoop, SubnetValLoop
+from .models.necks import SimpleFPN
 from .version import __version__
 
 __all__ = [

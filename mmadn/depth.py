@@ -15,6 +15,8 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
+from .errors import InputError, NotAdaptiveError
+
 PRESETS = {'super': 'F', 'base': 'T'}
 
 
@@ -93,7 +95,7 @@ def split(stages, mandatory=None):
         or len(counts) != len(lengths)
         or not all(type(k) is int and 1 <= k <= n for k, n in zip(counts, lengths, strict=True))
     ):
-        raise ValueError(
+        raise InputError(
             f'mandatory={mandatory!r}: give one number of blocks a stage, each at least 1 and at '
             f'most {", ".join(map(str, lengths))} (the {len(lengths)} stages of this network)'
         )
@@ -125,7 +127,7 @@ class AdaptiveDepth:
 
     def __init__(self, *args, skip='super', mandatory=None, skip_aware_norms=True, fixed=False, **kwargs):
         if skip_aware_norms not in (True, False, 'all'):
-            raise ValueError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
+            raise InputError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
         super().__init__(*args, **kwargs)
         self.mandatory = mandatory
         self._switches = []
@@ -187,7 +189,7 @@ class AdaptiveDepth:
         elif isinstance(skip, str):
             name = PRESETS[skip] * n if skip in PRESETS else skip
         if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
-            raise ValueError(
+            raise InputError(
                 f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
                 f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
             )
@@ -249,7 +251,7 @@ def adaptive_backbone(model) -> AdaptiveDepth:
     model = unwrap(model)
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, AdaptiveDepth):
-        raise TypeError(
+        raise NotAdaptiveError(
             f'{type(model).__name__} has the backbone {type(backbone).__name__}, which has no adaptive '
             "depth; choose one of mmadn's in the config, such as "
             "backbone=dict(type='mmadn.ADNResNet', depth=50)"

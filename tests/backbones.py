@@ -5,6 +5,7 @@ import mmadn  # noqa: F401, I001  first, for torchvision
 import re
 from dataclasses import dataclass, field
 
+import torch
 from mmengine.registry import MODELS
 
 
@@ -98,3 +99,16 @@ CASES = {
         lengths=(3, 3, 9, 3),
     ),
 }
+
+
+def randomize(network):
+    """Other values in every parameter and statistic, so that no two copies of a norm agree."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand_like(tensor)
+            tensor.copy_(noise + 0.5 if 'var' in name or tensor.ndim == 1 else (noise - 0.5) * 0.5)
+    return network
+
+
+def equal(left, right):
+    return len(left) == len(right) and all(map(torch.equal, left, right))

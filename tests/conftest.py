@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,15 @@ torch.set_num_threads(1)  # the networks here are tiny: threads only wait for ea
 logging.disable(logging.INFO)  # mmengine logs a page for each model that it initialises
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = ROOT.parent / 'shared' / 'reference'
+PUBLISHED = ROOT / 'tests' / 'data' / 'published'
+
+
+def run(*command, code=0):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +44,12 @@ def threads():
 @pytest.fixture(scope='session')
 def reference():
     """Loads golden data of the published networks: `reference(name)`, with `.fill` for the weights."""
-    if not REFERENCE.is_dir():
-        pytest.skip(f'no golden data of the published networks: {REFERENCE.name}/ is not beside the project')
-    spec = importlib.util.spec_from_file_location('fill', REFERENCE / 'fill.py')
+    spec = importlib.util.spec_from_file_location('fill', PUBLISHED / 'fill.py')
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
 
     def load(name):
-        return json.loads((REFERENCE / f'{name}.json').read_text())
+        return json.loads((PUBLISHED / f'{name}.json').read_text())
 
     load.fill = fill
     return load
@@ -50,7 +58,7 @@ def reference():
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):
     """Eight digits of each class in either split; `.small` are arguments that train on them for an epoch."""
-    from mmadn.digits import write_digits
+    from projects.paper.digits import write_digits
 
     class Digits:
         full = tmp_path_factory.mktemp('digits') / 'full'

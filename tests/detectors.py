@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
-from mmadn.shapes import draw, load_photographs
+from projects.paper.shapes import draw, load_photographs
 
 DETECTORS = ('faster_rcnn', 'mask_rcnn', 'retinanet')
 NARROW = dict(stem_channels=8, base_channels=4)

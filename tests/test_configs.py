@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
-from test_datasets import write_images
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
+from toy import write_images
 
 from mmadn import cli
 from mmadn.depth import SkipAwareNorm

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from backbones import CASES
+from backbones import CASES, equal, randomize
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS as MMDET
@@ -28,23 +28,10 @@ def images(case):
     return torch.randn(2, 3, case.image_size, case.image_size)
 
 
-def randomize(network):
-    """Other values in every parameter and statistic, so that no two copies of a norm agree."""
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand_like(tensor)
-            tensor.copy_(noise + 0.5 if 'var' in name or tensor.ndim == 1 else (noise - 0.5) * 0.5)
-    return network
-
-
 def run(network, images):
     network.eval()
     with torch.no_grad():
         return network(images)
-
-
-def equal(left, right):
-    return len(left) == len(right) and all(map(torch.equal, left, right))
 
 
 @pytest.mark.parametrize('registry', [MMPRETRAIN, MMDET, MMENGINE])

@@ -2,10 +2,12 @@
 
 import mmadn  # noqa: F401, I001  first, for torchvision
 
+import numpy as np
 import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
+from PIL import Image
 from torch.utils.data import Dataset
 
 CLASSES = 5
@@ -82,3 +84,13 @@ def runner(work_dir, model=None, hooks=(), epochs=2, **kwargs):
         experiment_name=str(work_dir).replace('/', '_'),
     )
     return Runner(**{**settings, **kwargs})
+
+
+def write_images(folder, classes=('cat', 'dog'), number=2, size=(64, 48)):
+    """Noise as JPEG files, `number` in each class folder of `folder`."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(number):
+            pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f'{i}.JPEG')

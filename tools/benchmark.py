@@ -2,7 +2,7 @@ import argparse
 
 import torch
 
-import mmadn.benchmark as benchmark
+import benchmarks as benchmark
 import mmadn.cli as cli
 
 

@@ -1,7 +1,7 @@
 import argparse
 
 from mmadn import cli
-from mmadn.checkpoint import ARCHS, convert_file
+from mmadn.checkpoint.published import ARCHS, convert_file
 
 
 def main():

@@ -7,9 +7,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmadn import subnets
-from mmadn.digits import write_digits
-from mmadn.report import print_table
+from mmadn.evaluation import subnets
+from mmadn.utils.report import print_table
+from projects.paper.digits import write_digits
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 

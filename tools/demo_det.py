@@ -8,9 +8,9 @@ from draw_depths import draw_depths, init_detector, read
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmadn import subnets
-from mmadn.report import print_table
-from mmadn.shapes import write_shapes
+from mmadn.evaluation import subnets
+from mmadn.utils.report import print_table
+from projects.paper.shapes import write_shapes
 
 CONFIG = 'configs/demo/mask_rcnn_r50adn_shapes.py'
 DRAWN = (5, 8, 21)  # test images with shapes over others

@@ -16,9 +16,10 @@ from mmengine.config import Config
 
 from mmadn.cli import plain_errors
 from mmadn.depth import adaptive_backbone
-from mmadn.flops import complexity
-from mmadn.report import replacing
-from mmadn.subnets import pyplot
+from mmadn.errors import InputError
+from mmadn.evaluation.flops import complexity
+from mmadn.evaluation.subnets import pyplot
+from mmadn.utils.report import replacing
 
 
 def main():
@@ -33,9 +34,9 @@ def main():
     parser.add_argument('--score-thr', type=float, default=0.5, help='what scores less is not drawn')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
-    with plain_errors((OSError, TypeError, ValueError)):
+    with plain_errors():
         if 'head' in Config.fromfile(args.config).model:
-            raise ValueError(f'{args.config} is of a classifier; give one of a detector, as in configs/det/')
+            raise InputError(f'{args.config} is of a classifier; give one of a detector, as in configs/det/')
         model = init_detector(args.config, args.checkpoint, device=args.device)
         draw_depths(
             model, [read(path) for path in args.images] or [coffee()], args.skips, args.out, args.score_thr
@@ -85,7 +86,7 @@ def drawn(image, result, dataset_meta, score_thr):
 def read(path):
     image = mmcv.imread(path)
     if image is None:
-        raise ValueError(f'{path} cannot be read as an image')
+        raise InputError(f'{path} cannot be read as an image')
     return image
 
 

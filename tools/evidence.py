@@ -8,8 +8,9 @@ from pathlib import Path
 
 import mmadn  # noqa: F401  first, for torchvision
 from mmadn import cli
-from mmadn.report import machine, print_table, writable, write_json
-from mmadn.study import default_jobs, folder_name
+from mmadn.errors import FailedError
+from mmadn.utils.report import machine, print_table, writable, write_json
+from projects.paper.study import default_jobs, folder_name
 
 ADAPTIVE = 'configs/demo/resnet50_adn_letters.py'
 FULL, BASE = 'configs/demo/resnet50_letters.py', 'configs/demo/resnet50-base_letters.py'
@@ -33,7 +34,7 @@ def main():
     args = parser.parse_args()
     os.chdir(Path(__file__).parents[1])
     start, lines = time.monotonic(), []
-    with cli.plain_errors((OSError, RuntimeError)):
+    with cli.plain_errors():
         writable(args.out)
         lines.append(run('letters', study(args)))
         for name, command in analyses(args.seeds, args.work_dir).items():
@@ -110,7 +111,7 @@ def run(name, command, work_dir=None) -> dict:
     if missing:
         print(f'left out, as the trainings are not all done: {missing} is not there', flush=True)
     elif subprocess.run([sys.executable, *shlex.split(line)[1:]]).returncode:
-        raise RuntimeError(f'{name} failed: {line}')
+        raise FailedError(f'{name} failed: {line}')
     return {'part': name, 'done': 'no' if missing else 'yes', 'command': line}
 
 

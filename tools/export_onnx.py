@@ -4,7 +4,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from mmadn import cli
-from mmadn.report import print_table
+from mmadn.utils.report import print_table
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
-    with cli.plain_errors((ImportError, OSError, RuntimeError, TypeError, ValueError)):
+    with cli.plain_errors():
         from mmadn.deploy import onnx  # says what is missing
 
         cfg = Config.fromfile(args.config)

@@ -4,8 +4,8 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from mmadn import cli
-from mmadn.deploy.extract import extract_file, table
-from mmadn.report import print_table
+from mmadn.deploy.extraction import extract_file, table
+from mmadn.utils.report import print_table
 
 
 def main():
@@ -38,7 +38,7 @@ def main():
     )
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         rows = extract_file(cfg, args.checkpoint, args.out, args.skip, args.to, args.shape)

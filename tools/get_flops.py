@@ -3,8 +3,9 @@ import argparse
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmadn import cli, flops
-from mmadn.report import print_table
+from mmadn import cli
+from mmadn.evaluation import flops
+from mmadn.utils.report import print_table
 
 
 def main():
@@ -24,7 +25,7 @@ def main():
     which.add_argument('--all', action='store_const', const='all', dest='skip', help='all depths')
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         shape = args.shape or flops.default_shape(cfg)
         rows = flops.measure(cfg, shape, args.skip)

@@ -6,10 +6,11 @@ import torch
 from mmengine.config import Config
 
 from mmadn import cli
-from mmadn.deploy import profile, table
-from mmadn.flops import default_shape
-from mmadn.loading import load_model
-from mmadn.report import print_table, writable
+from mmadn.checkpoint.files import load_model
+from mmadn.evaluation import profile
+from mmadn.evaluation import select as table
+from mmadn.evaluation.flops import default_shape
+from mmadn.utils.report import print_table, writable
 
 say = partial(print, flush=True)  # a line now and then, also into a pipe
 
@@ -32,7 +33,7 @@ def main():
         parser.error(f'--threads {args.threads}: give a whole number from 1 on')
     torch.set_num_threads(args.threads)
     out = args.out or f'work_dirs/{Path(args.config).stem}'
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         args.shape = args.shape or default_shape(cfg)

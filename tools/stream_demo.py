@@ -6,11 +6,13 @@ import torch
 from mmengine.config import Config
 
 from mmadn import cli
-from mmadn.benchmark import read_clock
-from mmadn.deploy import controller, profile, stream, table
-from mmadn.flops import default_shape
-from mmadn.loading import load_model
-from mmadn.report import print_table, writable
+from mmadn.checkpoint.files import load_model
+from mmadn.deploy import controller, stream
+from mmadn.evaluation import profile
+from mmadn.evaluation import select as table
+from mmadn.evaluation.flops import default_shape
+from mmadn.evaluation.timing import read_clock
+from mmadn.utils.report import print_table, writable
 
 say = partial(print, flush=True)  # a line now and then, also into a pipe
 
@@ -45,7 +47,7 @@ def main():
         parser.error(f'--deadline-ms {args.deadline_ms}: give a number above 0')
     torch.set_num_threads(args.threads)
     out = args.out or f'work_dirs/{Path(args.config).stem}'
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         args.shape = args.shape or default_shape(cfg)

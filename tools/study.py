@@ -4,8 +4,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from mmadn import cli, study
-from mmadn.report import print_table
+from mmadn import cli
+from mmadn.utils.report import print_table
+from projects.paper import study
 
 
 def main():
@@ -32,7 +33,7 @@ def main():
     os.chdir(Path(__file__).parents[1])
     work_dir = args.work_dir or f'work_dirs/study/{args.name}'
     chosen = study.STUDIES[args.name]
-    with cli.plain_errors((OSError, RuntimeError)):
+    with cli.plain_errors():
         rows = study.run_study(chosen, args.seeds, work_dir, args.jobs, args.budget)
         command = shlex.join(['python', *sys.argv])
         study.write_report(rows, chosen, args.out or work_dir, command=command)

@@ -1,5 +1,7 @@
 from mmadn import cli
-from mmadn.subnets import quiet_runner
+from mmadn.checkpoint.files import load_weights
+from mmadn.datasets.checks import check_classes, check_data
+from mmadn.evaluation.subnets import quiet_runner
 
 
 def main():
@@ -9,12 +11,12 @@ def main():
     args = parser.parse_args()
     with cli.plain_errors():
         cfg = cli.load_config(args)
-        cli.check_data(cfg, ('test',))
+        check_data(cfg, ('test',))
         if args.skip:
             cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=[args.skip])
         runner = quiet_runner(cfg)
-        cli.check_classes(runner.test_loop)
-        cli.load_weights(runner, args.checkpoint)
+        check_classes(runner.test_loop)
+        load_weights(runner, args.checkpoint)
         runner.test()
 
 

@@ -1,7 +1,9 @@
 from mmengine.dist import is_main_process
 
-from mmadn import cli, subnets
-from mmadn.report import print_table
+from mmadn import cli
+from mmadn.datasets.checks import check_data
+from mmadn.evaluation import subnets
+from mmadn.utils.report import print_table
 
 
 def main():
@@ -11,7 +13,7 @@ def main():
     args = parser.parse_args()
     with cli.plain_errors():
         cfg = cli.load_config(args)
-        cli.check_data(cfg, ('test',))
+        check_data(cfg, ('test',))
         rows = subnets.evaluate_subnets(cfg, args.checkpoint, args.skips)
     if is_main_process():
         subnets.write_report(rows, cfg.work_dir, config=args.config, checkpoint=args.checkpoint)

@@ -2,6 +2,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmadn import cli
+from mmadn.datasets.checks import check_classes, check_data
 
 
 def main():
@@ -19,9 +20,9 @@ def main():
         help='scale the learning rate to the actual batch size',
     )
     args = parser.parse_args()
-    with cli.plain_errors(FileNotFoundError):
+    with cli.plain_errors():
         cfg = cli.load_config(args)
-        cli.check_data(cfg, ('train', 'val'))
+        check_data(cfg, ('train', 'val'))
         if args.amp and get_device() == 'cpu':
             parser.error('--amp needs a GPU, and this machine has none that torch can use')
         if args.amp:
@@ -35,8 +36,7 @@ def main():
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
         runner = Runner.from_cfg(cfg)
-        with cli.plain_errors(ValueError):
-            cli.check_classes(runner.train_loop)
+        check_classes(runner.train_loop)
         runner.train()
 
 

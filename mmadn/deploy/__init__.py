@@ -1,12 +1,12 @@
 """Adaptive networks in use: what of them runs where, and how fast."""
 
-from .compile import compile
+from ..evaluation.profile import profile_subnets
+from ..evaluation.select import select
+from .compiling import compile
 from .controller import DepthController
-from .extract import extract, extract_file, stock_config
-from .fuse import fuse
-from .profile import profile_subnets
+from .extraction import extract, extract_file, stock_config
+from .fusing import fuse
 from .stream import simulate
-from .table import select
 
 __all__ = [
     'DepthController',

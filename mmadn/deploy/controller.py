@@ -6,10 +6,11 @@ from collections import deque
 from contextlib import contextmanager
 from numbers import Real
 
-from ..benchmark import timed
 from ..depth import AdaptiveDepth, adaptive_backbone
-from ..report import pareto_front
-from .table import quality_of, read_table
+from ..errors import InputError
+from ..evaluation.select import quality_of, read_table
+from ..evaluation.timing import timed
+from ..utils.report import pareto_front
 
 MODES = ('deadline', 'target')
 
@@ -66,18 +67,18 @@ class DepthController:
         rows = read_table(table)
         for name in ('latency_p50_ms', 'latency_p95_ms'):
             if not all(isinstance(row.get(name), Real) and row[name] > 0 for row in rows):
-                raise ValueError(
+                raise InputError(
                     f'the table has no {name} in every row; tools/profile_subnets.py measures it'
                 )
         if mode not in MODES:
-            raise ValueError(f'mode={mode!r}: give one of {", ".join(MODES)}')
+            raise InputError(f'mode={mode!r}: give one of {", ".join(MODES)}')
         if not isinstance(deadline_ms, Real) or not math.isfinite(deadline_ms) or deadline_ms <= 0:
-            raise ValueError(f'deadline_ms={deadline_ms!r}: give a number above 0')
+            raise InputError(f'deadline_ms={deadline_ms!r}: give a number above 0')
         if type(patience) is not int or patience < 1:
-            raise ValueError(f'patience={patience!r}: give a whole number from 1 on')
+            raise InputError(f'patience={patience!r}: give a whole number from 1 on')
         for name, value in dict(headroom=headroom, misses=misses).items():
             if not 0 <= value < 1:
-                raise ValueError(f'{name}={value!r}: give a number from 0 to below 1')
+                raise InputError(f'{name}={value!r}: give a number from 0 to below 1')
         self.rows = pareto_front(rows, 'latency_p50_ms', quality_of(rows, metric))
         self.deadline_ms, self.mode, self.headroom, self.allowed = deadline_ms, mode, headroom, misses
         self.frames = self.missed = self.overloaded_frames = 0
@@ -124,7 +125,7 @@ class DepthController:
     def learn(self, latency_ms: float) -> None:
         """Takes the latency of the image that got the depth of `next`; raises ValueError if it is none."""
         if not isinstance(latency_ms, Real) or not math.isfinite(latency_ms) or latency_ms <= 0:
-            raise ValueError(f'latency_ms={latency_ms!r}: give a number above 0')
+            raise InputError(f'latency_ms={latency_ms!r}: give a number above 0')
         self.frames += 1
         self.missed += latency_ms > self.deadline_ms
         self.overloaded_frames += self.overloaded
@@ -173,7 +174,7 @@ class DepthController:
         if model is not None:
             backbone = model if isinstance(model, AdaptiveDepth) else adaptive_backbone(model)
             if len(skip) != backbone.num_skippable_stages:
-                raise ValueError(
+                raise InputError(
                     f'the table is of a network with {len(skip)} skippable stages, and this backbone has '
                     f'{backbone.num_skippable_stages}: profile this one'
                 )

@@ -18,12 +18,13 @@ import mmcv
 import numpy as np
 import torch
 
-from ..benchmark import timed
 from ..depth import adaptive_backbone
-from ..report import BLUE, GREY, VERMILION, machine, replacing, write_json
+from ..errors import InputError
+from ..evaluation.profile import precision, predict, prepare, rehearse
+from ..evaluation.select import read_table
+from ..evaluation.timing import timed
+from ..utils.report import BLUE, GREY, VERMILION, machine, replacing, write_json
 from .controller import DepthController
-from .profile import precision, predict, prepare, rehearse
-from .table import read_table
 
 matplotlib.use('Agg')
 from matplotlib import pyplot  # noqa: E402
@@ -51,9 +52,9 @@ def load_pattern(name: str, frames: int, high: float = 1.5, period: int = 100, s
         ValueError: An unknown name, or a number out of range.
     """
     if name not in PATTERNS:
-        raise ValueError(f'load={name!r}: give one of {", ".join(PATTERNS)}')
+        raise InputError(f'load={name!r}: give one of {", ".join(PATTERNS)}')
     if high < 1 or frames < 1 or period < 2:
-        raise ValueError(
+        raise InputError(
             f'frames={frames}, high={high}, period={period}: give at least 1 frame, a factor of at least 1 '
             'and a period of at least 2 frames'
         )
@@ -115,7 +116,7 @@ def run(
     """Runs a stream by a real clock: the controller, and fixed depths to compare with, on the same images.
 
     At each image the controller and the fixed depths take their turns in random order, all under the
-    same load. What is timed is `mmadn.deploy.profile.predict`, without reading and preprocessing.
+    same load. What is timed is `mmadn.evaluation.profile.predict`, without reading and preprocessing.
 
     Args:
         model (nn.Module): A classifier or detector with adaptive depth, in eval mode.
@@ -285,12 +286,12 @@ def read_images(source=None, shape=(3, 224, 224)) -> Iterator[np.ndarray]:
     elif Path(source).is_dir():
         paths = sorted(p for p in Path(source).rglob('*') if p.suffix.lower() in IMAGES)
         if not paths:
-            raise ValueError(f'{source} has no images ({", ".join(IMAGES)}) in it')
+            raise InputError(f'{source} has no images ({", ".join(IMAGES)}) in it')
         frames = (_image(path) for path in itertools.cycle(paths))
     elif Path(source).is_file():
         video = mmcv.VideoReader(str(source))
         if video.frame_cnt < 1 or video.read() is None:
-            raise ValueError(f'{source} is no video that OpenCV reads')
+            raise InputError(f'{source} is no video that OpenCV reads')
         frames = _video(video)
     else:
         raise FileNotFoundError(f'no video, folder or camera number: {source}')
@@ -334,7 +335,7 @@ def _video(video):
 def _image(path):
     image = mmcv.imread(str(path))
     if image is None:
-        raise ValueError(f'{path} is no image that OpenCV reads')
+        raise InputError(f'{path} is no image that OpenCV reads')
     return image
 
 

@@ -9,7 +9,8 @@ import re
 import torch
 from torch import nn
 
-from ..checkpoint import ARCHS
+from ..checkpoint.published import ARCHS
+from ..errors import InputError
 
 TOLERANCE = 1e-5  # of the logits' standard deviation
 
@@ -55,7 +56,7 @@ def torchvision_weights(model) -> dict:
         if shapes[0] != shapes[1]:
             name = min(dict(set(shapes[0].items()) ^ set(shapes[1].items())))
             what = f'the shape of {name}, {shapes[0].get(name)} here and {shapes[1].get(name)} there'
-        raise ValueError(
+        raise InputError(
             f"torchvision's {family} is not this network: they differ in {what}; use --to openmmlab"
         )
     return weights
@@ -88,7 +89,7 @@ def torchvision_difference(model, weights, source, image) -> float:
     if difference:  # an untrained head may give zeros alone
         difference /= ours.std().item()
     if not difference <= TOLERANCE:
-        raise ValueError(
+        raise InputError(
             f"torchvision's network of these weights gives other logits, by {difference:.1g} of their "
             'standard deviation: a setting of the config is not in torchvision; use --to openmmlab'
         )
@@ -98,7 +99,7 @@ def torchvision_difference(model, weights, source, image) -> float:
 def _family(model):
     name = type(getattr(model, 'backbone', None)).__name__
     if name not in _BUILDERS or not hasattr(model, 'head'):
-        raise ValueError(
+        raise InputError(
             f'torchvision has no {type(model).__name__} of a {name} that could take these weights; it has '
             f'classifiers of {", ".join(_BUILDERS)}. Use --to openmmlab'
         )

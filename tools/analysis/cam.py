@@ -4,9 +4,10 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmadn import cli
-from mmadn.analysis import cam
-from mmadn.loading import load_model
-from mmadn.report import print_table, writable
+from mmadn.checkpoint.files import load_model
+from mmadn.errors import InputError
+from mmadn.utils.report import print_table, writable
+from projects.paper import cam
 
 
 def main():
@@ -27,11 +28,11 @@ def main():
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
     out = args.out or f'work_dirs/{Path(args.config).stem}'
-    with cli.plain_errors((ImportError, OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cam.grad_cam()  # said at once where it is missing
         cfg = Config.fromfile(args.config)
         if 'head' not in cfg.model:
-            raise ValueError(
+            raise InputError(
                 f'{args.config} is of a {cfg.model.type}; give one of a classifier, as in configs/adn/'
             )
         cli.merge_options(cfg, args.cfg_options)

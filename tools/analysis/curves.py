@@ -1,8 +1,8 @@
 import argparse
 
 from mmadn import cli
-from mmadn.analysis import curves
-from mmadn.report import print_table
+from mmadn.utils.report import print_table
+from projects.paper import curves
 
 
 def main():

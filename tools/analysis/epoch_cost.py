@@ -6,9 +6,9 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from mmadn import cli
-from mmadn.analysis import epoch_cost
-from mmadn.benchmark import CLOCKS
-from mmadn.report import print_table, writable
+from mmadn.evaluation.timing import CLOCKS
+from mmadn.utils.report import print_table, writable
+from projects.paper import epoch_cost
 
 
 def main():
@@ -49,7 +49,7 @@ def main():
     MMLogger.get_current_instance().setLevel('WARNING')  # no line for each parameter that is not decayed
     out = args.out or f'work_dirs/{Path(args.adaptive).stem}'
     paths = {role: getattr(args, role) for role in epoch_cost.NAMES}
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         configs = {role: Config.fromfile(path) for role, path in paths.items()}
         for cfg in configs.values():
             cli.merge_options(cfg, args.cfg_options)

@@ -1,8 +1,8 @@
 import argparse
 
 from mmadn import cli
-from mmadn.analysis import pareto
-from mmadn.report import print_table, writable
+from mmadn.utils.report import print_table, writable
+from projects.paper import pareto
 
 
 def main():

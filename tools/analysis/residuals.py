@@ -6,8 +6,9 @@ import torch
 from mmengine.config import Config, DictAction
 
 from mmadn import cli
-from mmadn.analysis import residuals
-from mmadn.report import print_table, writable
+from mmadn.datasets.checks import check_data
+from mmadn.utils.report import print_table, writable
+from projects.paper import residuals
 
 say = partial(print, flush=True)  # a line now and then, also into a pipe
 
@@ -35,10 +36,10 @@ def main():
     if args.images < 1:
         parser.error(f'--images {args.images}: give a whole number from 1 on')
     out = args.out or f'work_dirs/{Path(args.config).stem}'
-    with cli.plain_errors((OSError, TypeError, ValueError)):
+    with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
-        cli.check_data(cfg, ('test',))
+        check_data(cfg, ('test',))
         writable(out)
         rows = residuals.measure_networks(
             cfg, args.checkpoints, args.against, args.skips, args.images, args.device, say

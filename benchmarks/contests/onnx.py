@@ -1,0 +1,89 @@
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mmadn.depth import SkipAwareNorm
+from mmadn.errors import InputError
+from mmadn.evaluation.flops import complexity
+
+from ..networks import classifiers
+from ..protocol import Contestant, Ratio, Settings, compete, contest, judged
+
+
+@contest('adaptive ONNX file', rounds=30, batch=1)
+def onnx(settings: Settings) -> dict:
+    """Latency in onnxruntime: one file of all depths against a file for each depth.
+
+    Every timed run follows an untimed one of the same file at the same depth. Threads do not spin
+    while they wait, or the sessions would disturb each other.
+
+    Returns:
+        dict: As from `inference`, with `difference`, the largest one to torch of all depths in standard
+        deviations of the logits, and `bytes`, the sizes of the files.
+
+    Raises:
+        ValueError: The device is not the CPU.
+    """
+    from mmadn.deploy.onnx import AdaptiveSession, export_onnx, open_session
+
+    if settings.device != 'cpu':
+        raise InputError(f'device={settings.device!r}: onnxruntime is measured on the CPU; give cpu')
+    model = classifiers(settings.arch)['adn'].eval()
+    _vary(model)
+    backbone, shape = model.backbone, tuple(settings.shape)
+    skips = backbone.subnets()
+    images = torch.randn(settings.batch, *shape).numpy()
+    threads = torch.get_num_threads()
+    sizes, contestants = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'adaptive.onnx'
+        rows = export_onnx(model, path, shape, adaptive=True)
+        sizes['adaptive'] = path.stat().st_size
+        adaptive = AdaptiveSession(path, threads=threads)
+        for number, skip in enumerate(skips):
+            print(f'fixed export {number + 1} of {len(skips)}: {skip}', flush=True)
+            path = Path(folder) / 'fixed.onnx'
+            export_onnx(model, path, shape, skip)
+            sizes[f'fixed {skip}'] = path.stat().st_size
+            fixed = open_session(path, threads=threads)
+
+            def run_adaptive(skip=skip):
+                return adaptive.run(images, skip)
+
+            def run_fixed(fixed=fixed):
+                return fixed.run(None, {'images': images})
+
+            contestants += [
+                Contestant(f'fixed {skip}', run_fixed, run_fixed, 'a file of this depth alone'),
+                Contestant(f'adaptive {skip}', run_adaptive, run_adaptive),
+            ]
+    deep, shallow = skips[0], skips[-1]
+    gflops = {}
+    for skip in (deep, shallow):
+        with backbone.skipping(skip):
+            gflops[skip] = complexity(model, torch.zeros(1, *shape))['gflops']
+    ratios = [
+        *(Ratio(f'adaptive {skip}', (f'fixed {skip}',), 1.05) for skip in skips),
+        Ratio(f'adaptive {shallow}', (f'adaptive {deep}',), 1.08 * gflops[shallow] / gflops[deep]),
+    ]
+    out = compete('onnx', settings, contestants, ratios)
+    out.update(difference=max(row['relative'] for row in rows), bytes=sizes)
+    out['ratios'][f'size, adaptive / fixed {deep}'] = judged(
+        [sizes['adaptive'] / sizes[f'fixed {deep}']], 1.02
+    )
+    return out
+
+
+def _vary(model):
+    """Makes the two copies of every norm differ, or a file would need only one, and fills what is zero."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if not weight.any():  # a head of zeros would hide every difference
+            weight.data.normal_(0, 0.02, generator=generator)
+    for module in model.modules():
+        if isinstance(module, SkipAwareNorm):
+            for tensor in module.skip.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.mul_(torch.rand(tensor.shape, generator=generator) * 0.2 + 0.9)
+                    tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.05)

@@ -1,0 +1,174 @@
+"""How contestants are measured: side by side, and judged by ratios within a round."""
+
+import inspect
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from mmadn.errors import InputError
+from mmadn.evaluation.timing import read_clock, summary, timed
+from mmadn.utils.report import machine
+
+
+@dataclass
+class Settings:
+    """How to measure.
+
+    Args:
+        shape (Sequence[int]): Channels, height and width of an image; the channels are 3.
+        warmup (int): Rounds that are run first and not counted.
+        clock (str): 'wall', or 'cpu' for the processor time of the process: on a busy machine the
+            steadier one, and the same as the wall's where one thread has a core to itself.
+
+    Raises:
+        ValueError: The channels are not 3, or the clock does not fit the device.
+    """
+
+    arch: str = 'resnet50'
+    rounds: int = 100
+    warmup: int = 3
+    batch: int = 1
+    shape: Sequence[int] = (3, 224, 224)
+    device: str = 'cpu'
+    clock: str = 'wall'
+
+    def __post_init__(self):
+        if self.shape[0] != 3:
+            raise InputError(f'shape={tuple(self.shape)}: give 3 channels, height and width')
+        read_clock(self.clock, self.device)
+
+
+@dataclass
+class Contestant:
+    """One bar of the picture: `run` is timed, `prepare` comes before it and is not.
+
+    Contestants of one `kind`, which the legend names, have one colour.
+    """
+
+    name: str
+    run: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
+    kind: str = 'adaptive depth'
+
+
+@dataclass
+class Ratio:
+    """The time of one contestant over the sum of the times of others, hoped to be at most `target`."""
+
+    of: str
+    to: tuple[str, ...]
+    target: float
+    at_least = False
+
+    @property
+    def name(self):
+        to = ' + '.join(self.to)
+        return f'{self.of} / ({to})' if len(self.to) > 1 else f'{self.of} / {to}'
+
+    def rounds(self, times):
+        return np.asarray(times[self.of]) / np.sum([times[name] for name in self.to], axis=0)
+
+
+@dataclass
+class Gain:
+    """The speed-up from the first to the second of a pair over that of another pair, at least `target`."""
+
+    of: tuple[str, str]
+    to: tuple[str, str]
+    target: float
+    at_least = True
+
+    @property
+    def name(self):
+        return f'speed-up of {self.of[1]} / the speed-up of {self.to[1]}'
+
+    def rounds(self, times):
+        slow, fast, other_slow, other_fast = (np.asarray(times[name]) for name in (*self.of, *self.to))
+        return slow / fast / (other_slow / other_fast)
+
+
+@dataclass
+class Contest:
+    """What `tools/benchmark.py` offers: a function of Settings, and defaults that suit it.
+
+    `what` is measured, in a few words for a title.
+    """
+
+    run: Callable[[Settings], dict]
+    what: str
+    rounds: int
+    batch: int
+
+    @property
+    def help(self):
+        return inspect.getdoc(self.run).splitlines()[0].rstrip('.')
+
+
+CONTESTS: dict[str, Contest] = {}
+
+
+def contest(what: str, rounds: int, batch: int):
+    """Registers the decorated function of Settings as a contest under its name."""
+
+    def register(function):
+        CONTESTS[function.__name__] = Contest(function, what, rounds, batch)
+        return function
+
+    return register
+
+
+def compete(name: str, settings: Settings, contestants: list[Contestant], ratios: list) -> dict:
+    """Measures the contestants of the contest `name`.
+
+    Args:
+        ratios (list[Ratio | Gain]): What of the times is judged; or a function of the times that
+            gives it.
+
+    Returns:
+        dict: Everything that `save` and `show` need, ready for JSON; times are in milliseconds.
+    """
+    times = measure(contestants, settings)
+    ratios = ratios(times) if callable(ratios) else ratios
+    return {
+        'benchmark': name,
+        'settings': asdict(settings),
+        'machine': machine(),
+        'kinds': {c.name: c.kind for c in contestants},
+        'medians_ms': {name: summary(values) for name, values in times.items()},
+        'ratios': {r.name: judged(r.rounds(times), r.target, r.at_least) for r in ratios},
+        'times_ms': times,
+    }
+
+
+def measure(contestants: list[Contestant], settings: Settings) -> dict[str, list[float]]:
+    """Runs every contestant once a round, in random order, and shows the progress.
+
+    Returns:
+        dict: For each contestant the milliseconds of all rounds but the warm-up ones.
+    """
+    times = {c.name: [] for c in contestants}
+    order, total = random.Random(0), settings.warmup + settings.rounds
+    clock = read_clock(settings.clock, settings.device)
+    # Without auto_refresh: the thread that draws would take its time from whoever runs.
+    with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
+        task = progress.add_task('benchmark', total=total)
+        for index in range(total):
+            for contestant in order.sample(contestants, len(contestants)):
+                contestant.prepare()
+                with timed(settings.device, clock) as took:
+                    contestant.run()
+                if index >= settings.warmup:
+                    times[contestant.name].append(took())
+            progress.update(task, advance=1, refresh=True)
+    return times
+
+
+def judged(values, target: float, at_least=False) -> dict:
+    """A summary with its target, and whether the median is at most (or `at_least`) that."""
+    numbers = summary(values)
+    met = numbers['median'] >= target if at_least else numbers['median'] <= target
+    return {**numbers, 'target': target, 'at_least': at_least, 'met': met}

@@ -1,0 +1,85 @@
+"""The model of a config with the weights of a checkpoint, or an error that says why not."""
+
+import copy
+from textwrap import shorten
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from ..errors import InputError
+
+
+def build_model(cfg) -> nn.Module:
+    """The classifier or detector of a config, with untrained weights, in eval mode."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        settings = copy.deepcopy(cfg.model)
+        if cfg.get('data_preprocessor'):
+            settings.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+        return MODELS.build(settings).eval()
+
+
+def read_checkpoint(path) -> tuple[dict, dict]:
+    """The state dict in a file, which is trusted, and what else is said in it.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
+    except Exception as error:  # what is no checkpoint makes the unpickler raise anything
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise InputError(
+            f'{path} is no complete checkpoint ({type(error).__name__}); give one that tools/train.py wrote'
+        ) from error
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict):
+        raise InputError(f'{path} holds a {type(state).__name__}; a checkpoint is expected')
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    return state, checkpoint.get('meta') or {}
+
+
+def fill(model: nn.Module, state: dict, path) -> None:
+    """Loads a state dict strictly; raises ValueError where it is another model's."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise another_model(path, error) from error
+
+
+def another_model(path, error) -> InputError:
+    return InputError(f'{path} is not a checkpoint of the model in this config: {shorten(str(error), 300)}')
+
+
+def load_model(cfg, checkpoint=None, device='cpu') -> nn.Module:
+    """The model of a config, in eval mode, with untrained weights if there is no checkpoint.
+
+    Its `dataset_meta` is that of the checkpoint.
+
+    Raises:
+        OSError: The checkpoint cannot be read.
+        ValueError: The device is not there, or the file is no checkpoint or one of another model.
+    """
+    device = torch.device(device)
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f'device={device}: torch sees {torch.cuda.device_count()} CUDA devices here')
+    model = build_model(cfg)
+    if checkpoint is not None:
+        state, meta = read_checkpoint(checkpoint)
+        fill(model, state, checkpoint)
+        model.dataset_meta = meta.get('dataset_meta')
+    return model.to(device)
+
+
+def load_weights(runner, checkpoint) -> None:
+    """Loads a checkpoint into the model of a runner; mmengine itself only warns if it is another's.
+
+    Raises:
+        ValueError: The checkpoint is not one of this model.
+    """
+    try:
+        runner.load_checkpoint(str(checkpoint), strict=True)
+    except RuntimeError as error:
+        raise another_model(checkpoint, error) from error

@@ -1,0 +1,187 @@
+"""Evaluation of all sub-networks of one checkpoint: a table, a JSON file and a picture."""
+
+import math
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import matplotlib
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from ..checkpoint.files import load_weights
+from ..datasets.checks import check_classes
+from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..utils.report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
+from .flops import complexity
+from .profile import latencies as measure
+
+matplotlib.use('Agg')
+from matplotlib import pyplot  # noqa: E402
+
+COSTS = ('skip', 'gflops', 'params', 'latency_ms')  # what a row holds beside its metrics
+LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+
+
+def quiet_runner(cfg: Config) -> Runner:
+    """A Runner that logs its progress, without mmengine's pages on the environment and the config."""
+    runner = Runner.from_cfg(Config({**cfg, 'log_level': 'WARNING'}))
+    for each in (runner.logger, *runner.logger.handlers):
+        each.setLevel('INFO')
+    return runner
+
+
+def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
+    """Tests sub-networks of one checkpoint in one pass over the test data.
+
+    An ordinary network is tested too, at the one depth it has; its `skip` is then empty.
+
+    Args:
+        cfg (Config): A config of a classifier or detector, with test data.
+        checkpoint (str): Path of the weights.
+        skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
+
+    Returns:
+        list[dict]: For each depth `skip`, `gflops` and `params` (see `complexity`), `latency_ms` (see
+        `latencies`), each for the first test image at its size, and the metrics under their own names.
+    """
+    cfg = cfg.copy()
+    adaptive = skips != 'all' or is_adaptive(cfg)
+    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips) if adaptive else dict()
+    runner = quiet_runner(cfg)
+    check_classes(runner.test_loop)
+    load_weights(runner, checkpoint)
+    metrics = runner.test()
+    if not adaptive:
+        metrics = {f'/{name}': value for name, value in metrics.items()}
+
+    model = unwrap(runner.model)
+    data = pseudo_collate([runner.test_dataloader.dataset[0]])
+    inputs = model.data_preprocessor(data, False)['inputs']
+    names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
+    latency = latencies(model, data, names)
+    rows = []
+    for skip in names:
+        with _at(model, skip):
+            cost = complexity(model, inputs)
+        scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
+        rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
+    return rows
+
+
+def is_adaptive(cfg: Config) -> bool:
+    """Whether the backbone of a config's model has an adaptive depth."""
+    init_default_scope(cfg.get('default_scope'))
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return issubclass(registry.get(cfg.model.backbone.type), AdaptiveDepth)
+
+
+def _at(model, skip):
+    return adaptive_backbone(model).skipping(skip) if skip else nullcontext()
+
+
+def latencies(model, data, skips, rounds=5) -> dict:
+    """How long the model takes for a batch from data to predictions, at each depth.
+
+    Args:
+        model (BaseModel): A classifier or detector in eval mode.
+        data (dict): A batch as a data loader gives it.
+        skips (Sequence[str]): The depths; an empty one leaves the model as it is.
+        rounds (int): How often each runs, in random order; two more rounds come first.
+
+    Returns:
+        dict[str, float]: The median of each depth in milliseconds. Few rounds on a machine that does
+        other work give a rough figure; `tools/profile_subnets.py` measures until it is steady.
+    """
+
+    def run(skip):
+        with _at(model, skip), torch.inference_mode():
+            model.test_step(data)
+
+    steps = {skip: (lambda: None, partial(run, skip)) for skip in skips}
+    times, _ = measure(steps, next(model.parameters()).device, spread=math.inf, min_rounds=rounds)
+    return {skip: median(values) for skip, values in times.items()}
+
+
+def metric_of(rows: list[dict]) -> str:
+    """The metric a table is ranked by: the first one of the evaluator."""
+    return next(name for name in rows[0] if name not in COSTS)
+
+
+def _shown(metric) -> bool:
+    # COCO's evaluator gives twelve figures a task; all are in the JSON file.
+    return not metric.startswith('coco/') or metric in LABELS
+
+
+def table(rows: list[dict]) -> list[dict]:
+    """The rows as text, fewest GFLOPs last, with a mark on the Pareto front."""
+    best = [row['skip'] for row in pareto_front(rows, 'gflops', metric_of(rows))]
+    return [
+        {
+            'skip': row['skip'],
+            'GFLOPs': f'{row["gflops"]:#.3g}',
+            'params in use (M)': f'{row["params"]:.2f}',
+            'latency (ms)': f'{row["latency_ms"]:#.3g}',
+            **{
+                LABELS.get(k, k): f'{v:.3f}' if k in LABELS else f'{v:.2f}'
+                for k, v in row.items()
+                if k not in COSTS and _shown(k)
+            },
+            'Pareto': '*' if row['skip'] in best else '',
+        }
+        for row in sorted(rows, key=lambda r: -r['gflops'])
+    ]
+
+
+def plot(rows: list[dict], path) -> None:
+    """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
+    metric = metric_of(rows)
+    front = pareto_front(rows, 'gflops', metric)
+    most = max(row['gflops'] for row in rows)
+    scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    for group, style in (
+        (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
+        (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
+    ):
+        axes.plot([r['gflops'] * scale for r in group], [r[metric] for r in group], **style)
+    ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
+    for row in {r['skip']: r for r in [*front, *ends]}.values():
+        axes.annotate(
+            row['skip'],
+            (row['gflops'] * scale, row[metric]),
+            xytext=(0, 7),
+            textcoords='offset points',
+            ha='center',
+            fontsize=9,
+        )
+    axes.margins(0.08, 0.15)
+    # mmpretrain's accuracies are percentages; COCO's average precision is not.
+    axes.set(
+        title='Sub-networks of one model',
+        xlabel=f'{unit} (multiply-adds)',
+        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower right')
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format='png')
+    pyplot.close(figure)
+
+
+def write_report(rows: list[dict], out, **about) -> None:
+    """Writes `subnets.json`, `subnets.md` and `subnets.png` into the folder `out`.
+
+    Args:
+        rows (list[dict]): From `evaluate_subnets`.
+        **about: What else the JSON file records, such as the config and the checkpoint.
+    """
+    out = Path(out)
+    write_json(out / 'subnets.json', {**about, 'machine': machine(), 'subnets': rows})
+    with replacing(out / 'subnets.md') as path:
+        Path(path).write_text(markdown_table(table(rows)) + '\n')
+    plot(rows, out / 'subnets.png')

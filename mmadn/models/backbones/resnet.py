@@ -1,0 +1,45 @@
+from mmpretrain.models import ResNet
+
+from ...depth import AdaptiveDepth, split
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class ADNResNet(AdaptiveDepth, ResNet):
+    """ResNet with adaptive depth (paper, Section 3): mmpretrain's ResNet and two arguments more.
+
+    The norms of the stem and of the shortcuts serve both sub-paths. `avg_down=True` gives the
+    published `vd` variant, which averages in the stride-2 shortcuts.
+
+    Args:
+        depth (int): 50 or 101 in the paper; any depth of mmpretrain's ResNet works.
+        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
+        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
+            the first half, rounded up: (2, 2, 3, 2) of ResNet50's (3, 4, 6, 3).
+        **kwargs: What mmpretrain's ResNet takes.
+
+    Example:
+        >>> backbone = ADNResNet(50)
+        >>> backbone.set_skip('TTFF')
+        >>> backbone(torch.rand(1, 3, 224, 224))[0].shape
+        torch.Size([1, 2048, 7, 7])
+    """
+
+    shared = ('downsample',)
+
+    def sub_paths(self, mandatory):
+        return split([getattr(self, name) for name in self.res_layers], mandatory)
+
+    def shorten(self, kept, args):
+        self.stage_blocks = tuple(len(kept(getattr(self, name))) for name in self.res_layers)
+        for depth, (block, numbers) in self.arch_settings.items():
+            known = type(depth) is int  # and not from such a config as is written here
+            if known and block is self.block and numbers[: self.num_stages] == self.stage_blocks:
+                return {**args, 'depth': depth}, ''
+        depth = '-'.join(map(str, [self.depth, *self.stage_blocks]))
+        code = (
+            'import importlib\n\n'
+            "__archs = importlib.import_module('mmpretrain.models').ResNet.arch_settings\n"
+            f'__archs[{depth!r}] = (__archs[{self.depth}][0], {self.stage_blocks})\n\n'
+        )
+        return {**args, 'depth': depth}, code

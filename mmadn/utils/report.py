@@ -1,0 +1,167 @@
+"""How results are shown and kept: tables, JSON, files that appear whole or not at all."""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# The colours of Okabe and Ito, which the colour-blind tell apart.
+BLUE, VERMILION, GREEN, ORANGE = '#0072B2', '#D55E00', '#009E73', '#E69F00'
+SKY, PINK, GREY = '#56B4E9', '#CC79A7', '#999999'
+
+
+@contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`, renamed to it after the block and removed on failure.
+
+    The suffix is kept, because writers choose their format by it. Parents are created.
+    """
+    path = Path(path)
+    writable(path.parent)
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writable(folder) -> Path:
+    """The folder, made if need be, before long work whose results go there; raises OSError if none can."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f'cannot write into {folder} ({error.strerror}); give another folder') from None
+    return folder
+
+
+def write_json(path, data) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + '\n')
+
+
+def print_table(rows: list[dict], title: str | None = None) -> None:
+    """Prints rows with the same keys to the screen; numbers and formatted numbers stand right."""
+    table = Table(title=title and escape(title), title_justify='left')
+    for name in rows[0] if rows else ():
+        table.add_column(escape(name), justify='right' if _numeric(rows, name) else 'left')
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row.values()))
+    Console().print(table)
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """The same as Markdown, without a newline at the end; empty without rows."""
+    if not rows:
+        return ''
+    cells = [list(rows[0]), ['---:' if _numeric(rows, name) else '---' for name in rows[0]]]
+    cells += [[str(cell).replace('|', '\\|') for cell in row.values()] for row in rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in cells)
+
+
+def pareto_front(rows: list[dict], cost: str, quality: str) -> list[dict]:
+    """The rows that no other one beats, cheapest first: none is better at the same or a smaller cost."""
+    front = []
+    for row in sorted(rows, key=lambda r: (r[cost], -r[quality])):
+        if not front or row[quality] > front[-1][quality]:
+            front.append(row)
+    return front
+
+
+def cells(rows: list[dict], columns: dict[str, tuple[str, str]]) -> list[dict]:
+    """Rows of numbers as rows of text, for a table.
+
+    Args:
+        columns: For each key of the rows its heading and its format, such as `('GFLOPs', '#.3g')`. A key
+            that no row has makes no column, and a row that lacks it has an empty cell there.
+    """
+    shown = {key: column for key, column in columns.items() if any(row.get(key) is not None for row in rows)}
+    return [
+        {
+            heading: '' if row.get(key) is None else format(row[key], spec)
+            for key, (heading, spec) in shown.items()
+        }
+        for row in rows
+    ]
+
+
+@contextmanager
+def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **subplots):
+    """Yields a figure of `size` inches and its axes, an array of (rows, columns), and writes it as a PNG.
+
+    Nothing here goes through pyplot, which would choose a backend for the whole process.
+
+    Args:
+        **subplots: For `Figure.subplots`, such as `sharex=True`.
+    """
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False, **subplots)
+    for each in axes.flat:
+        each.grid(alpha=0.3)
+        each.set_axisbelow(True)
+    yield figure, axes
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format='png')
+
+
+def draw_front(axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
+    """Draws rows as dots, the Pareto front as a line through its dots, and names the front and both ends.
+
+    Args:
+        cost, quality: The keys of the rows that go along the axes.
+        scale: What the costs are multiplied with, see `flops_unit`.
+    """
+    front = pareto_front(rows, cost, quality)
+    for group, style in (
+        (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
+        (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
+    ):
+        axes.plot([row[cost] * scale for row in group], [row[quality] for row in group], **style)
+    ends = [choose(rows, key=lambda row: row['gflops']) for choose in (min, max)]
+    for row in {row['skip']: row for row in [*front, *ends]}.values():
+        place = row[cost] * scale, row[quality]
+        axes.annotate(row['skip'], place, (0, 7), textcoords='offset points', ha='center', fontsize=9)
+    axes.margins(0.08, 0.15)
+
+
+def flops_unit(gflops) -> tuple[float, str]:
+    """By what GFLOPs are multiplied to be read easily, and the unit that they then have."""
+    return (1.0, 'GFLOPs') if max(gflops) >= 0.1 else (1e3, 'MFLOPs')
+
+
+def machine() -> dict:
+    """The processor, the cores and threads in use, its governor, and the versions of what computes."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    governor = Path('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor')
+    versions = {name: import_module(name).__version__ for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')}
+    versions |= {name: sys.modules[name].__version__ for name in ('mmdet',) if name in sys.modules}
+    return {
+        'cpu': models[0] if models else platform.processor() or platform.machine(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'governor': governor.read_text().strip() if governor.exists() else None,
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'cuda': torch.version.cuda,
+        'python': platform.python_version(),
+        **versions,
+    }
+
+
+def _numeric(rows, name) -> bool:
+    texts = [str(row[name]).strip(' %x-–') for row in rows]
+    return any(texts) and all(t.replace('.', '', 1).isdigit() for t in texts if t)

@@ -1,0 +1,305 @@
+import json
+import math
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+import benchmarks as benchmark
+from benchmarks import protocol
+from mmadn.depth import SkipAwareNorm
+from mmadn.utils.report import machine, markdown_table, print_table, replacing, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'benchmark.py'
+PNG = b'\x89PNG'
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():  # several threads wait for each other on a busy machine
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    width = dict(depth=50, base_channels=8, stem_channels=8)
+    spec = dict(
+        full=dict(type='ResNet', **width),
+        short=dict(type='mmadn.ShortResNet', blocks=(2, 2, 3, 2), **width),
+        adn=dict(type='mmadn.ADNResNet', **width),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', in_channels=256),
+    )
+    monkeypatch.setitem(benchmark.ARCHS, 'tiny', spec)
+    return benchmark.Settings('tiny', rounds=2, warmup=1, batch=2, shape=(3, 32, 32))
+
+
+def test_inference_compares_depths_and_switches(tiny, tmp_path):
+    out = benchmark.inference(tiny)
+    names = ['stock', 'ADN FFFF', 'first FFFF', 'stock-base', 'ADN TTTT', 'first TTTT']
+    assert list(out['medians_ms']) == names
+    assert {name: r['target'] for name, r in out['ratios'].items()} == {
+        'ADN FFFF / stock': 1.02,
+        'ADN TTTT / stock-base': 1.02,
+        'first FFFF / ADN FFFF': 1.05,
+        'first TTTT / ADN TTTT': 1.05,
+    }
+    assert all(len(times) == 2 and min(times) > 0 for times in out['times_ms'].values())
+    benchmark.save(out, tmp_path / 'new')
+    assert json.loads((tmp_path / 'new' / 'inference.json').read_text()) == {
+        **out,
+        'settings': {**out['settings'], 'shape': [3, 32, 32]},
+    }
+    assert (tmp_path / 'new' / 'inference.png').read_bytes().startswith(PNG)
+    assert len(list((tmp_path / 'new').iterdir())) == 2
+
+
+def test_training_compares_time_and_memory(tiny, tmp_path, capsys):
+    out = benchmark.train(tiny)
+    assert list(out['medians_ms']) == ['stock', 'stock-base', 'self-distilled']
+    assert out['ratios']['self-distilled / (stock + stock-base)']['target'] == 1.03
+    memory = out['memory_mib']
+    ratio = out['ratios']['memory, self-distilled / stock']
+    assert ratio['median'] == memory['self-distilled'] / memory['stock']
+    assert memory['stock-base'] < memory['stock']
+    benchmark.save(out, tmp_path)
+    assert (tmp_path / 'train.png').read_bytes().startswith(PNG)
+    benchmark.show(out)
+    assert 'stock-base' in capsys.readouterr().out
+
+
+def test_prefixes_against_separate_runs(tiny, tmp_path):
+    out = benchmark.prefixes(tiny)
+    assert list(out['ratios']) == ['shared prefixes / one run a depth']
+    benchmark.save(out, tmp_path)
+    assert (tmp_path / 'prefixes.png').read_bytes().startswith(PNG)
+
+
+def test_depths_are_judged_by_their_flops(tiny, tmp_path, monkeypatch):
+    slow = dict(TTFF=9.0, TFFF=8.0, TTTT=5.0)  # TTFF has fewer FLOPs than all that are faster but TTTT's
+
+    def measure(contestants, settings):
+        assert [c.name for c in contestants] == [
+            a + b + c + d for a in 'FT' for b in 'FT' for c in 'FT' for d in 'FT'
+        ]
+        return {c.name: [slow.get(c.name, 6.0)] for c in contestants}
+
+    monkeypatch.setattr(protocol, 'measure', measure)
+    out = benchmark.depths(tiny)
+    ends, worst = out['ratios'].items()
+    assert ends[0] == 'TTTT / FFFF' and ends[1]['median'] == pytest.approx(5 / 6)
+    assert ends[1]['target'] == pytest.approx(1.15 * out['gflops']['TTTT'] / out['gflops']['FFFF'])
+    of, to = worst[0].split(' / ')
+    assert of == 'TTFF' and out['gflops'][of] < out['gflops'][to] and worst[1]['median'] == 1.5
+    assert not worst[1]['met']
+    benchmark.save(out, tmp_path)
+    assert (tmp_path / 'depths.png').read_bytes().startswith(PNG)
+
+
+def test_gain_compares_speed_ups():
+    times = dict(a=[8.0, 6.0], fast_a=[4.0, 2.0], b=[4.0, 3.0], fast_b=[1.0, 2.0])
+    gain = benchmark.Gain(('a', 'fast_a'), ('b', 'fast_b'), 0.92)
+    assert list(gain.rounds(times)) == [0.5, 2] and gain.name == 'speed-up of fast_a / the speed-up of fast_b'
+    assert benchmark.judged([0.95], 0.92, at_least=True)['met']
+    assert not benchmark.judged([0.91], 0.92, at_least=True)['met']
+
+
+def test_every_contest_has_its_subcommand(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', '--help'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    text = capsys.readouterr().out
+    assert {'compiled', 'depths', 'inference', 'prefixes', 'train'} <= set(benchmark.CONTESTS)
+    assert all(f'    {name} ' in text for name in benchmark.CONTESTS)
+
+
+def test_contestants_compute_the_same(tiny):
+    nets = benchmark.classifiers('tiny')
+    benchmark.share_weights(nets)
+    for net in nets.values():
+        net.eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        full, short = nets['full'](x), nets['short'](x)
+        assert full.isfinite().all() and not torch.equal(full, short)
+        assert torch.equal(nets['adn'](x), full)
+        nets['adn'].backbone.set_skip('base')
+        assert torch.equal(nets['adn'](x), short)
+
+
+def test_contestants_share_weights_but_not_second_norms(tiny):
+    nets = benchmark.classifiers('tiny')
+    benchmark.share_weights(nets)
+    addresses = {p.data_ptr() for p in nets['full'].parameters()}
+    assert {p.data_ptr() for p in nets['short'].parameters()} < addresses
+    norms = [m for m in nets['adn'].modules() if isinstance(m, SkipAwareNorm)]
+    assert norms and all(m.full.weight.data_ptr() in addresses for m in norms)
+    assert not any(m.skip.weight.data_ptr() in addresses for m in norms)
+
+
+@pytest.mark.parametrize('arch', benchmark.ARCHS)
+def test_the_short_network_has_what_the_base_net_uses(arch):
+    spec = benchmark.ARCHS[arch]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        short, adn = MODELS.build(spec['short']), MODELS.build({**spec['adn'], 'skip': 'base'})
+    idle = sum(p.numel() for p in adn.idle_parameters())
+    used = sum(p.numel() for p in adn.parameters()) - idle
+    assert sum(p.numel() for p in short.parameters()) == used
+
+
+def test_first_forward_follows_one_at_the_other_depth(tiny, monkeypatch):
+    seen = []
+
+    def measure(contestants, settings):
+        backbone = contestants[1].run.__closure__[0].cell_contents.backbone
+        for c in contestants:
+            if 'stock' not in c.name:
+                c.prepare()
+                before = backbone.skip
+                c.run()
+                seen.append((c.name, before, backbone.skip))
+        return {c.name: [1.0] for c in contestants}
+
+    monkeypatch.setattr(protocol, 'measure', measure)
+    benchmark.inference(tiny)
+    assert seen == [
+        ('ADN FFFF', 'FFFF', 'FFFF'),
+        ('first FFFF', 'TTTT', 'FFFF'),
+        ('ADN TTTT', 'TTTT', 'TTTT'),
+        ('first TTTT', 'FFFF', 'TTTT'),
+    ]
+
+
+def test_measure_runs_everyone_once_a_round_in_changing_order():
+    calls = []
+    contestants = [
+        benchmark.Contestant(n, lambda n=n: calls.append(n), lambda n=n: calls.append(f'-{n}')) for n in 'abc'
+    ]
+    times = benchmark.measure(contestants, benchmark.Settings(rounds=6, warmup=2))
+    assert {name: len(values) for name, values in times.items()} == dict(a=6, b=6, c=6)
+    assert calls[::2] == [f'-{name}' for name in calls[1::2]]
+    rounds = [''.join(calls[i + 1 : i + 6 : 2]) for i in range(0, len(calls), 6)]
+    assert len(rounds) == 8 and all(sorted(r) == list('abc') for r in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_ratios_are_taken_within_a_round():
+    times = dict(a=[2.0, 20.0, 6.0], b=[1.0, 10.0, 2.0], c=[1.0, 10.0, 4.0])
+    assert list(benchmark.Ratio('a', ('b',), 2).rounds(times)) == [2, 2, 3]
+    ratio = benchmark.Ratio('a', ('b', 'c'), 1)
+    assert ratio.name == 'a / (b + c)'
+    assert list(ratio.rounds(times)) == [1, 1, 1]
+
+
+def test_summary_of_known_numbers():
+    out = benchmark.summary(range(100, -1, -1))
+    assert (out['median'], out['q1'], out['q3']) == (50, 25, 75)
+    assert (out['low'], out['high']) == (39, 61)  # ranks 40 and 62 of 101: 50.5 -+ 9.8
+    assert set(benchmark.summary([7]).values()) == {7}
+
+
+@pytest.mark.parametrize(
+    'values, met', [([1.0, 1.02, 1.5], True), ([1.0, 1.03, 1.0, 1.5], True), ([1.03], False)]
+)
+def test_a_target_is_met_by_the_median(values, met):
+    assert benchmark.judged(values, 1.02)['met'] is met
+
+
+def test_peak_memory_of_known_allocations():
+    floats = 1000
+
+    def run():
+        a = torch.zeros(floats)
+        b = a + 1
+        b.view(10, 100).mul_(2)  # neither a view nor an in-place operator adds anything
+        del a
+        return torch.stack([b, b])
+
+    assert benchmark.peak_memory(run) == 3 * floats * 4
+    older = torch.zeros(floats)
+    assert benchmark.peak_memory(lambda: older.view(10, 100).t()) == 0
+
+
+def test_peak_memory_sees_what_autograd_keeps():
+    w = torch.ones(1000, requires_grad=True)
+
+    def run():
+        y = w
+        for _ in range(5):
+            y = y.exp()  # keeps its result
+        del y
+
+    assert benchmark.peak_memory(run) == 5 * 4000
+
+
+@pytest.mark.parametrize('shape, error', [((1, 64, 64), '3 channels'), ((3, 32, 32), 'larger batch')])
+def test_settings_that_cannot_work_are_refused(shape, error):
+    with pytest.raises(ValueError, match=error):
+        benchmark.train(benchmark.Settings(batch=1, shape=shape))
+
+
+def test_replacing_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / 'a' / 'b.json'
+    write_json(path, {'x': 1})
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        assert temporary.suffix == '.json' and temporary.parent == path.parent
+        temporary.write_text('half')
+        raise KeyError
+    assert json.loads(path.read_text()) == {'x': 1}
+    with replacing(path) as temporary:
+        temporary.write_text('whole')
+    assert path.read_text() == 'whole' and os.listdir(path.parent) == ['b.json']
+
+
+def test_tables(capsys):
+    rows = [{'name': 'a|b [red]', 'AP': '38.10', 'n': 3}, {'name': 'c', 'AP': '-', 'n': 44}]
+    assert markdown_table(rows) == (
+        '| name | AP | n |\n| --- | ---: | ---: |\n| a\\|b [red] | 38.10 | 3 |\n| c | - | 44 |'
+    )
+    assert markdown_table([]) == ''
+    print_table(rows, 'title [x]')
+    text = capsys.readouterr().out
+    assert 'title [x]' in text and '[red]' in text and '38.10' in text
+
+
+def test_machine_is_ready_for_json():
+    assert json.loads(json.dumps(machine()))['torch'] == torch.__version__
+
+
+def test_tool_as_a_user_runs_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, TOOL, *'inference --rounds 2 --warmup 1 --shape 3 32 32'.split()]
+        + [*'--threads 1 --clock cpu --out'.split(), tmp_path / 'out'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'ADN FFFF / stock' in done.stdout and 'Traceback' not in done.stderr
+    out = json.loads((tmp_path / 'out' / 'inference.json').read_text())
+    assert out['settings']['clock'] == 'cpu' and out['machine']['threads'] == 1
+    assert all(math.isfinite(r['median']) for r in out['ratios'].values())
+
+
+@pytest.mark.parametrize(
+    'arguments, error',
+    [
+        (['--device', f'cuda:{torch.cuda.device_count()}'], 'CUDA devices here'),
+        (['--device', 'gpu'], 'give cpu, cuda or cuda:N'),
+        (['--rounds', '0'], 'give a whole number from 1 on'),
+        (['--arch', 'vgg'], 'resnet50'),
+    ],
+)
+def test_tool_says_what_it_takes(arguments, error, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'train', *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert end.value.code == 2 and error in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from mmadn.engine.losses import feature_divergence, kl_divergence, touch
+
+
+def by_hand(student, teacher, temperature, topk):
+    total = 0
+    for s, t in zip(student.double(), teacher.double(), strict=True):
+        index = sorted(range(len(t)), key=lambda i: -t[i])[:topk]
+        p, q = ((x[index] / temperature).exp() for x in (t, s))
+        p, q = p / p.sum(), q / q.sum()
+        total += (p * (p / q).log()).sum()
+    return total / len(student) * temperature**2
+
+
+@pytest.mark.parametrize('temperature', [1.0, 2.5])
+@pytest.mark.parametrize('topk', [1, 3, 7, 500, None])
+def test_kl_divergence(temperature, topk):
+    student, teacher = torch.randn(4, 7), 3 * torch.randn(4, 7)
+    got = kl_divergence(student, teacher, temperature, topk)
+    assert got.item() == pytest.approx(by_hand(student, teacher, temperature, topk).item(), abs=1e-6)
+
+
+def test_kl_divergence_teaches_only_the_student():
+    student, teacher = torch.randn(4, 7, requires_grad=True), torch.randn(4, 7, requires_grad=True)
+    kl_divergence(student, teacher).backward()
+    assert student.grad.any() and teacher.grad is None
+
+
+def test_kl_divergence_computes_in_float32():
+    student, teacher = torch.randn(4, 7).bfloat16(), torch.randn(4, 7).bfloat16()
+    expected = kl_divergence(student.float(), teacher.float())
+    assert torch.equal(kl_divergence(student, teacher), expected)
+
+
+def test_feature_divergence_pools_and_sums():
+    student, teacher = torch.randn(2, 6, 4, 4), torch.randn(2, 6, 4, 4)
+    one = kl_divergence(student.mean((2, 3)), teacher.mean((2, 3)), 2.0)
+    assert torch.allclose(feature_divergence(student, teacher, 2.0), one)
+    assert torch.allclose(feature_divergence((student, student), (teacher, teacher), 2.0), 2 * one)
+    with pytest.raises(ValueError):
+        feature_divergence((student,), (teacher, teacher))
+
+
+def test_touch_gives_a_gradient_of_zero_and_keeps_what_was_there():
+    used, fresh, kept = (torch.ones(3, requires_grad=True) for _ in range(3))
+    kept.grad = torch.full((3,), 5.0)
+    touch((used * 2).sum(), [fresh, kept]).backward()
+    assert used.grad.tolist() == [2, 2, 2]
+    assert fresh.grad.tolist() == [0, 0, 0]
+    assert kept.grad.tolist() == [5, 5, 5]

@@ -1,0 +1,65 @@
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from projects.paper import study
+
+ROOT = Path(__file__).resolve().parents[2]
+MAP = ROOT / 'docs/evidence/README.md'
+WORK = 'work_dirs/study'
+
+
+@pytest.fixture(scope='module')
+def evidence():
+    spec = importlib.util.spec_from_file_location('evidence', ROOT / 'tools/evidence.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_commands_are_of_this_project_and_read_what_the_studies_write(evidence):
+    seeds = set()
+    for command in evidence.analyses([0, 2], WORK).values():
+        assert (ROOT / 'tools' / command[0]).exists()
+        for config in (word for word in map(str, command) if word.endswith('.py') and '/' in word):
+            assert (ROOT / config).exists() or (ROOT / 'tools' / config).exists()
+        for path in evidence.inputs(command, WORK):
+            name, run, seed, file = path.relative_to(WORK).parts
+            assert run in {study.folder_name(run) for run in study.STUDIES[name].runs}
+            assert file in ('subnets.json', evidence.CHECKPOINT)
+            seeds.add(seed)
+    assert seeds == {'seed0', 'seed2'}
+    assert f'train_cfg.max_iters={re.search(r"[0-9]+", evidence.CHECKPOINT)[0]}' in study.LONG
+
+
+def test_what_lacks_its_trainings_is_left_out(evidence, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evidence.subprocess, 'run', lambda *args: pytest.fail('must not run'))
+    for name, command in evidence.analyses([0], str(tmp_path)).items():
+        if name != 'table2':  # which needs none
+            assert evidence.run(name, command, str(tmp_path))['done'] == 'no'
+            assert 'left out, as the trainings are not all done' in capsys.readouterr().out
+
+
+def test_a_command_runs_where_its_trainings_are_done(evidence, tmp_path, capfd):
+    folder = tmp_path / 'letters/adaptive-long/seed0'
+    folder.mkdir(parents=True)
+    (folder / 'subnets.json').write_text('{}')
+    command = ['analysis/curves.py', folder]
+    with pytest.raises(RuntimeError, match='fig5 failed: python tools/analysis/curves.py'):
+        evidence.run('fig5', command, str(tmp_path))
+    assert 'error: ' in capfd.readouterr().err  # the tool's own: there is no log
+    row = evidence.run('help', ['analysis/curves.py', '--help'])
+    assert row == {'part': 'help', 'done': 'yes', 'command': 'python tools/analysis/curves.py --help'}
+
+
+def test_the_map_names_what_is_there():
+    text = MAP.read_text()
+    links = re.findall(r'\]\(([^)#]+)\)', text)
+    missing = [link for link in links if '://' not in link and not (MAP.parent / link).exists()]
+    assert links and not missing
+    tools = set(re.findall(r'tools/[\w/]+\.(?:py|sh)', text))
+    assert {f'tools/analysis/{p.name}' for p in (ROOT / 'tools/analysis').glob('*.py')} <= tools
+    configs = set(re.findall(r'configs/[\w/.-]+\.py', text))
+    assert configs and not [path for path in tools | configs if not (ROOT / path).exists()]

@@ -1,0 +1,169 @@
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmadn.evaluation.subnets import is_adaptive
+from projects.paper import study
+from projects.paper.study import Claim, Run, Study, judge, run_study, table, write_report
+
+SMALL = Study(
+    runs={
+        'adaptive': Run('configs/demo/resnet50_adn_digits.py'),
+        'stock': Run('configs/demo/resnet50_digits.py'),
+    },
+    skips=('FFFF', 'TTTT'),
+    metrics={'accuracy/top1': 'top-1 %'},
+)
+
+
+@pytest.fixture
+def commands(monkeypatch, tmp_path):
+    """What would run; a test writes accuracies that depend on seed and depth."""
+    ran = []
+
+    def command(work_dir, tool, config, *arguments, **environment):
+        ran.append((tool, config, *arguments))
+        work_dir.mkdir(parents=True, exist_ok=True)
+        if tool == 'tools/train.py':
+            (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+        else:
+            seed, skips = int(work_dir.name.removeprefix('seed')), arguments[4:] or ('',)
+            rows = [{'skip': s, 'accuracy/top1': 90.0 + seed - 10 * s.count('T')} for s in skips]
+            (work_dir / 'subnets.json').write_text(json.dumps({'subnets': rows}))
+
+    monkeypatch.setattr(study, '_command', command)
+    return ran
+
+
+def test_every_run_is_trained_with_every_seed_once(commands, tmp_path, capsys):
+    rows = run_study(SMALL, [0, 1], tmp_path, jobs=2)
+    assert len(commands) == 8
+    trained = {(c[1], c[-1]) for c in commands if c[0] == 'tools/train.py'}
+    assert trained == {(r.train, f'randomness.seed={s}') for r in SMALL.runs.values() for s in (0, 1)}
+    assert [(r['run'], r['seed'], r['skip']) for r in rows] == [
+        (name, seed, skip)
+        for seed in (0, 1)
+        for name, skips in (('adaptive', ('FFFF', 'TTTT')), ('stock', ('',)))
+        for skip in skips
+    ]
+    assert '4/4' in capsys.readouterr().out
+    run_study(SMALL, [0, 1, 2], tmp_path, jobs=2)
+    assert len(commands) == 12  # the third seed only
+
+
+def test_table_and_report(commands, tmp_path):
+    rows = run_study(SMALL, [0, 2], tmp_path / 'runs', jobs=1)
+    base = {'run': 'adaptive', 'skip': 'TTTT', 'top-1 %': '51.00 ± 1.41', 'seeds': '2'}
+    assert table(rows, SMALL.metrics)[1] == base
+    write_report(rows, SMALL, tmp_path / 'out', command='x')
+    data = json.loads((tmp_path / 'out/study.json').read_text())
+    assert data['results'] == rows and data['command'] == 'x' and 'torch' in data['machine']
+    assert (tmp_path / 'out/study.png').read_bytes().startswith(b'\x89PNG')
+    assert '51.00 ± 1.41' in (tmp_path / 'out/study.md').read_text()
+
+
+CHAINED = Study(
+    runs={
+        'teacher': Run('configs/demo/resnet50_letters.py', options=('train_cfg.max_iters=3',)),
+        'skipped': Run(
+            'configs/demo/resnet50_letters.py',
+            test='configs/demo/resnet50_adn_letters.py',
+            trained='teacher',
+        ),
+        'taught': Run('configs/demo/resnet50-base_distilled_letters.py', teacher='teacher'),
+    },
+    skips=('FFFF', 'TTTT'),
+    metrics={'accuracy/top1': 'top-1 %'},
+)
+
+
+@pytest.mark.parametrize('jobs', [1, 3])
+def test_runs_use_the_checkpoints_of_others_of_their_seed(commands, tmp_path, jobs):
+    rows = run_study(CHAINED, [0, 1], tmp_path, jobs=jobs)
+    assert [row['skip'] for row in rows] == 2 * ['', 'FFFF', 'TTTT', '']
+    trained = {(c[1], c[-1]) for c in commands if c[0] == 'tools/train.py'}
+    assert trained == {
+        pair
+        for seed in (0, 1)
+        for pair in (
+            ('configs/demo/resnet50_letters.py', 'train_cfg.max_iters=3'),
+            (
+                'configs/demo/resnet50-base_distilled_letters.py',
+                f'custom_hooks.0.teacher.checkpoint={tmp_path}/teacher/seed{seed}/epoch_1.pth',
+            ),
+        )
+    }
+    tested = {(c[1], str(c[2])) for c in commands if c[0] == 'tools/test_subnets.py'}
+    for seed in (0, 1):
+        checkpoint = f'{tmp_path}/teacher/seed{seed}/epoch_1.pth'
+        assert ('configs/demo/resnet50_letters.py', checkpoint) in tested
+        assert ('configs/demo/resnet50_adn_letters.py', checkpoint) in tested
+    assert len(tested) == 6
+
+
+def test_what_does_not_fit_the_budget_is_left_for_the_next_call(commands, tmp_path, capsys):
+    assert run_study(CHAINED, [0], tmp_path, jobs=1, budget=0) == [] and not commands
+    assert 'taught, seed 0: left for later' in capsys.readouterr().out
+    assert len(run_study(CHAINED, [0], tmp_path, jobs=1, budget=60)) == 4
+    ran = len(commands)
+    assert len(run_study(CHAINED, [0], tmp_path, jobs=1, budget=0)) == 4  # what is done counts
+    assert len(commands) == ran
+
+
+def test_data_are_prepared_first(commands, tmp_path):
+    seen = []
+    data = Study({'a': CHAINED.runs['teacher']}, (), {}, prepare=lambda: seen.append(len(commands)))
+    run_study(data, [0], tmp_path)
+    assert seen == [0] and commands
+
+
+def test_claims_are_judged_seed_by_seed():
+    values = {('a', 0): 90.0, ('a', 1): 92.0, ('a', 2): 91.0, ('b', 0): 89.0, ('b', 1): 92.5, ('b', 2): 89.5}
+    rows = [{'run': run, 'seed': seed, 'skip': '', 'x': value} for (run, seed), value in values.items()]
+    claims = [Claim('a over b', ('a', ''), ('b', '')), Claim('a over c', ('a', ''), ('c', ''))]
+    (row,) = judge(rows, claims, {'x': 'top-1 (%)'})  # of c there is nothing
+    assert row == {
+        'claim': 'a over b',
+        'difference in top-1 (%)': '+0.67 ± 1.04',
+        'holds in': '2 of 3 seeds',
+    }
+
+
+def test_every_comparison_has_its_table_and_picture_in_its_order(commands, tmp_path):
+    study_ = Study(
+        SMALL.runs,
+        SMALL.skips,
+        SMALL.metrics,
+        comparisons={'one': ('stock',), 'two': ('stock', 'adaptive')},
+        claims=[Claim('depth matters', ('adaptive', 'FFFF'), ('adaptive', 'TTTT'))],
+    )
+    write_report(run_study(study_, [0], tmp_path / 'runs', jobs=1), study_, tmp_path / 'out')
+    lines = (tmp_path / 'out/two.md').read_text().splitlines()
+    assert [line.split('|')[1].strip() for line in lines[2:]] == ['stock', 'adaptive', 'adaptive']
+    assert 'adaptive' not in (tmp_path / 'out/one.md').read_text()
+    assert '| depth matters | +40.00 | 1 of 1 seeds |' in (tmp_path / 'out/claims.md').read_text()
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'study.json', 'one.md', 'one.png', 'two.md', 'two.png', 'claims.md'}
+
+
+def test_a_failure_shows_the_end_of_its_log(tmp_path):
+    broken = Study(runs={'broken': Run('configs/none.py')}, skips=(), metrics={})
+    with pytest.raises(RuntimeError, match='tools/train.py configs/none.py .*failed; .*study.log ends'):
+        run_study(broken, [0], tmp_path, jobs=1)
+
+
+@pytest.mark.parametrize('name', study.STUDIES)
+def test_configs_are_there(name):
+    root, chosen = Path(__file__).resolve().parents[2], study.STUDIES[name]
+    for run in chosen.runs.values():
+        assert (root / run.train).exists() and (run.test is None or (root / run.test).exists())
+    folders = {study.folder_name(run) for run in chosen.runs}
+    assert len(folders) == len(chosen.runs)
+    compared = {run for runs in chosen.comparisons.values() for run in runs}
+    assert compared == set(chosen.runs)
+    for claim in chosen.claims:
+        for run, skip in (claim.better, claim.worse):
+            config = Config.fromfile(root / (chosen.runs[run].test or chosen.runs[run].train))
+            assert skip in (chosen.skips if is_adaptive(config) else ('',)), claim
