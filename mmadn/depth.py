@@ -149,7 +149,12 @@ class AdaptiveDepth:
 
     @property
     def skip(self) -> str:
-        """One letter a stage, "TTFF": T skips the stage's skippable sub-path, F runs it."""
+        """One letter a stage, "TTFF": T skips the stage's skippable sub-path, F runs it.
+
+        The switches belong to the model, so two threads that run one model at two depths disturb each
+        other. Give each thread a network of its own, which shares the weights:
+        `mmadn.deploy.extract(model, 'TTTT', share=True)`.
+        """
         return ''.join('FT'[switch.on] for switch in self._switches)
 
     @skip.setter
