@@ -237,7 +237,7 @@ def test_loads_in_stock_classifiers_and_detectors_where_mmadn_cannot_be_imported
     assert b'mmadn' not in pickle.dumps(whole)
     torch.save(whole, tmp_path / 'whole.pth')
 
-    shim = ROOT / 'mmadn' / 'torchvision_shim.py'
+    shim = ROOT / 'mmadn/utils/torchvision_shim.py'
     done = subprocess.run(
         [sys.executable, '-c', CHILD, tmp_path, shim],
         cwd=tmp_path,
@@ -480,7 +480,7 @@ def test_bad_input_leaves_nothing_behind(inputs, checkpoint, out, skip, message)
 def test_tool_prints_what_was_saved(inputs, capsys):
     tool(inputs / 'adn.py', inputs / 'adn.pth', inputs / 'net.pth', '--skip', 'base', '--shape', 3, 32, 32)
     text = capsys.readouterr().out
-    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'GFLOPs', 'file (MB)'):
+    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'GFLOPs', 'weights (MB)'):
         assert word in text
     saved = torch.load(inputs / 'net.pth')
     assert saved['meta']['skip'] == 'TTTT' and saved['meta']['cfg'] == (inputs / 'net.py').read_text()

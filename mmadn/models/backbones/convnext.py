@@ -22,7 +22,3 @@ class ADNConvNeXt(AdaptiveDepth, ConvNeXt):
         for downsample, (required, _) in zip(self.downsample_layers[1:], paths[1:], strict=True):
             required.append(downsample)
         return paths
-
-    def shorten(self, kept, args):
-        self.depths = [len(kept(stage)) for stage in self.stages]
-        return {**args, 'arch': dict(depths=self.depths, channels=list(self.channels))}, ''

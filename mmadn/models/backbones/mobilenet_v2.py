@@ -24,20 +24,3 @@ class ADNMobileNetV2(AdaptiveDepth, MobileNetV2):
         paths[0][0].extend([self.conv1, *first])
         paths[-1][0].extend([*last, self.conv2])
         return paths
-
-    def shorten(self, kept, args):
-        numbers = [len(kept(getattr(self, f'layer{i}'))) for i in range(1, 8)]
-        self.arch_settings = [
-            [ratio, channels, n, stride]
-            for (ratio, channels, _, stride), n in zip(self.arch_settings, numbers, strict=True)
-        ]
-        # A class of its own, as other networks of the process read the numbers of the stock one.
-        name = '-'.join(map(str, ['MobileNetV2', *numbers]))
-        code = (
-            'import importlib\n\n'
-            "__stock = importlib.import_module('mmpretrain.models').MobileNetV2\n"
-            f"__short = type('MobileNetV2', (__stock,), dict(arch_settings={self.arch_settings}))\n"
-            "importlib.import_module('mmpretrain.registry').MODELS.register_module(\n"
-            f'    {name!r}, force=True, module=__short\n)\n\n'
-        )
-        return {**args, 'type': f'mmpretrain.{name}'}, code

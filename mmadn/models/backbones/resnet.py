@@ -29,17 +29,3 @@ class ADNResNet(AdaptiveDepth, ResNet):
 
     def sub_paths(self, mandatory):
         return split([getattr(self, name) for name in self.res_layers], mandatory)
-
-    def shorten(self, kept, args):
-        self.stage_blocks = tuple(len(kept(getattr(self, name))) for name in self.res_layers)
-        for depth, (block, numbers) in self.arch_settings.items():
-            known = type(depth) is int  # and not from such a config as is written here
-            if known and block is self.block and numbers[: self.num_stages] == self.stage_blocks:
-                return {**args, 'depth': depth}, ''
-        depth = '-'.join(map(str, [self.depth, *self.stage_blocks]))
-        code = (
-            'import importlib\n\n'
-            "__archs = importlib.import_module('mmpretrain.models').ResNet.arch_settings\n"
-            f'__archs[{depth!r}] = (__archs[{self.depth}][0], {self.stage_blocks})\n\n'
-        )
-        return {**args, 'depth': depth}, code

@@ -24,11 +24,6 @@ class ADNSwinTransformer(AdaptiveDepth, SwinTransformer):
             required.append(stage.downsample)
         return paths
 
-    def shorten(self, kept, args):
-        self.depths = [len(kept(stage.blocks)) for stage in self.stages]
-        self.arch_settings = {**self.arch_settings, 'depths': self.depths}
-        return {**args, 'arch': self.arch_settings}, ''
-
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # mmpretrain renames what its first checkpoints hold, but for its own class only.
         for name in list(state_dict):
