@@ -42,15 +42,12 @@ def read_checkpoint(path, key: str | None = None, trusted: bool = True) -> tuple
     except Exception as error:  # what is no checkpoint makes the unpickler raise anything
         if isinstance(error, OSError) and error.filename:
             raise
-        what = (
-            '; give one that tools/train.py wrote'
-            if trusted
-            else (
-                ' of tensors and plain values; a checkpoint that was trained here needs no conversion, and goes '
-                'back with --to published'
+        hint = 'give one that tools/train.py wrote'
+        if not trusted:
+            hint = (
+                'it has to hold tensors and plain values alone; one that was trained here goes --to published'
             )
-        )
-        raise InputError(f'{path} is no complete checkpoint ({type(error).__name__}){what}') from error
+        raise InputError(f'{path} is no complete checkpoint ({type(error).__name__}); {hint}') from error
     if not isinstance(checkpoint, dict):
         raise InputError(f'{path} holds a {type(checkpoint).__name__}; a checkpoint is expected')
     found = [name for name in ('state_dict', 'model_ema', 'model') if isinstance(checkpoint.get(name), dict)]
