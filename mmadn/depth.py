@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, initialize, is_model_wrapper
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from .errors import InputError, NotAdaptiveError
@@ -208,16 +209,30 @@ class AdaptiveDepth:
             elif is_skipped(module):
                 yield from module.parameters()
 
-    def init_weights(self):
-        """Initialises as the stock backbone does, then starts both copies of every norm alike."""
-        cfg = self.init_cfg
-        pretrained = isinstance(cfg, dict) and cfg.get('type') == 'Pretrained'  # fills both itself
-        fresh = not (self.is_init or pretrained)
+    def init_weights(self) -> None:
+        """Initialises as the stock backbone does, both copies of every norm alike, and then loads weights.
+
+        What `init_cfg` loads comes last: it fills both copies itself, and some stock backbones initialise
+        over it. A second call only warns, as mmengine's own does.
+        """
+        if self.is_init:
+            return BaseModule.init_weights(self)
+        given = self.init_cfg
+        configs = [given] if isinstance(given, dict) else given or []
+        pretrained = [cfg for cfg in configs if _loads_weights(cfg['type'])]
+        if pretrained:
+            self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
         super().init_weights()
-        if fresh:
-            for module in self.modules():
-                if isinstance(module, SkipAwareNorm):
-                    module.skip.load_state_dict(module.full.state_dict())
+        self.init_cfg = given
+        for module in self.modules():
+            if isinstance(module, SkipAwareNorm):
+                module.skip.load_state_dict(module.full.state_dict())
+        initialize(self, pretrained)
+
+
+def _loads_weights(type_) -> bool:
+    """Whether an initialiser, given by its name or its class, is mmengine's for pretrained weights."""
+    return PretrainedInit in (type_, WEIGHT_INITIALIZERS.get(type_) if isinstance(type_, str) else None)
 
 
 def is_skipped(module) -> bool:

@@ -9,6 +9,8 @@ from backbones import CASES, equal, randomize
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS as MMDET
+from mmengine.config import ConfigDict
+from mmengine.model import PretrainedInit, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as MMENGINE
 from mmengine.runner import load_checkpoint
@@ -223,14 +225,53 @@ def test_copies_stay_apart_when_a_checkpoint_is_assigned(case):
         assert norm.full.weight.data_ptr() != norm.skip.weight.data_ptr()
 
 
-def test_pretrained_weights_survive_init_weights(case, tmp_path):
+NORMAL = dict(type='Normal', layer='Conv2d', std=0.1)
+
+
+@pytest.mark.parametrize(
+    'form',
+    [
+        lambda cfg: cfg,
+        lambda cfg: {**cfg, 'type': PretrainedInit},
+        lambda cfg: {**cfg, 'type': 'mmengine.Pretrained'},
+        lambda cfg: ConfigDict(cfg),
+        lambda cfg: [cfg],
+        lambda cfg: [cfg, NORMAL],
+        lambda cfg: [NORMAL, {**cfg, 'type': PretrainedInit}],
+    ],
+    ids=['dict', 'class', 'scope', 'config', 'list', 'first', 'last-class'],
+)
+def test_pretrained_weights_survive_init_weights(case, form, tmp_path):
+    saved = randomize(case.build()).state_dict()  # other values in the two copies
+    torch.save({f'backbone.{name}': value for name, value in saved.items()}, tmp_path / 'adn.pth')
+    cfg = form(dict(type='Pretrained', checkpoint=str(tmp_path / 'adn.pth'), prefix='backbone.'))
+    network = case.build(init_cfg=cfg)
+    network.init_weights()
+    for _ in range(2):  # a second call changes nothing
+        assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+        assert network.init_cfg == cfg
+        network.init_weights()
+
+
+@pytest.mark.parametrize('form', [lambda cfg: cfg, lambda cfg: [cfg]], ids=['dict', 'list'])
+def test_pretrained_weights_of_the_stock_network_fill_both_copies(case, form, tmp_path):
     stock = randomize(case.build('stock'))
     torch.save(stock.state_dict(), tmp_path / 'stock.pth')
-    network = case.build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'stock.pth')))
+    network = case.build(init_cfg=form(dict(type='Pretrained', checkpoint=str(tmp_path / 'stock.pth'))))
     network.init_weights()
     for name, value in network.state_dict().items():
         plain = name.replace('.full.', '.').replace('.skip.', '.')
         assert torch.equal(value, stock.state_dict()[plain]), name
+
+
+def test_weights_that_a_checkpoint_lacks_start_alike_in_both_copies(case, tmp_path):
+    stock = randomize(case.build('stock')).state_dict()
+    convolutions = {name: value for name, value in stock.items() if value.ndim > 1}
+    torch.save(convolutions, tmp_path / 'stock.pth')
+    network = randomize(case.build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'stock.pth'))))
+    network.init_weights()
+    for norm in (m for m in network.modules() if isinstance(m, SkipAwareNorm)):
+        assert equal(norm.full.state_dict().values(), norm.skip.state_dict().values())
 
 
 def test_init_weights_starts_both_copies_alike(case):
@@ -243,12 +284,45 @@ def test_init_weights_starts_both_copies_alike(case):
         assert norm.full is not norm.skip
 
 
-def test_sync_batchnorm_keeps_both_copies(case):
-    network = nn.SyncBatchNorm.convert_sync_batchnorm(case.build())
-    before = case.build()
-    assert list(network.state_dict()) == list(before.state_dict())
-    for norm in (m for m in network.modules() if isinstance(m, SkipAwareNorm)):
-        assert type(norm.full) is type(norm.skip)
+def batch_norms(network):
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def copies(network, kind):
+    norms = (m for m in network.modules() if isinstance(m, SkipAwareNorm))
+    return [(n.full, n.skip) for n in norms if isinstance(n.full, kind) or isinstance(n.skip, kind)]
+
+
+def test_synchronised_batch_norms_keep_both_copies_there_and_back(case, images):
+    network = randomize(case.build())
+    state, outputs = network.state_dict(), {}
+    doubled, norms = len(copies(network, nn.BatchNorm2d)), len(batch_norms(network))
+    for skip in ('super', 'base'):
+        network.set_skip(skip)
+        outputs[skip] = run(network, images)
+    assert not equal(outputs['super'], outputs['base'])
+
+    for convert in (nn.SyncBatchNorm.convert_sync_batchnorm, revert_sync_batchnorm):
+        network = convert(network)
+        synchronised = convert is not revert_sync_batchnorm
+        assert len(batch_norms(network)) == norms
+        assert all(isinstance(n, nn.SyncBatchNorm) == synchronised for n in batch_norms(network))
+        pairs = copies(network, nn.modules.batchnorm._BatchNorm)
+        assert len(pairs) == doubled
+        assert all(type(full) is type(skip) and full is not skip for full, skip in pairs)
+        assert list(network.state_dict()) == list(state)
+        assert equal(network.state_dict().values(), state.values())
+        for skip in ('super', 'base'):
+            network.set_skip(skip)
+            assert equal(run(network, images), outputs[skip])
+
+
+def test_there_are_batch_norms_to_synchronise():
+    assert {name for name, case in CASES.items() if batch_norms(case.build())} == {
+        'resnet50',
+        'resnet50vd',
+        'mobilenet_v2',
+    }
 
 
 def test_stochastic_depth_is_off_in_the_base_net(case, images):

@@ -4,8 +4,8 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from mmadn import cli
-from mmadn.deploy.extraction import extract_file, table
-from mmadn.utils.report import print_table
+from mmadn.deploy.extraction import COLUMNS, extract_file
+from mmadn.utils.report import cells, print_table
 
 
 def main():
@@ -42,7 +42,7 @@ def main():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         rows = extract_file(cfg, args.checkpoint, args.out, args.skip, args.to, args.shape)
-    print_table(table(rows), title=f'{args.out}: {args.skip} of {args.config}')
+    print_table(cells(rows, COLUMNS), title=f'{args.out}: {args.skip} of {args.config}')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """The model of a config with the weights of a checkpoint, or an error that says why not."""
 
+import argparse
 import copy
 from textwrap import shorten
 
@@ -19,25 +20,42 @@ def build_model(cfg) -> nn.Module:
         return MODELS.build(settings).eval()
 
 
-def read_checkpoint(path) -> tuple[dict, dict]:
-    """The state dict in a file, which is trusted, and what else is said in it.
+def read_checkpoint(path, key: str | None = None, trusted: bool = True) -> tuple[dict, dict]:
+    """The state dict in a file, bare or in a checkpoint of a training, and what `meta` says beside it.
+
+    Args:
+        path (str | Path): The file.
+        key: Which entry holds the state dict. By default `state_dict`, which one of mmengine has, or
+            `model_ema` (the averaged weights that the accuracy of a published one was measured with), or
+            `model`.
+        trusted: Whether the file may run code, as what mmengine saves of a training has to. Else nothing
+            is unpickled but tensors, plain values and argparse's Namespace, in which published
+            checkpoints carry their settings.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no checkpoint.
+        ValueError: It is no checkpoint, or has no entry `key`.
     """
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=False)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)
     except Exception as error:  # what is no checkpoint makes the unpickler raise anything
         if isinstance(error, OSError) and error.filename:
             raise
-        raise InputError(
-            f'{path} is no complete checkpoint ({type(error).__name__}); give one that tools/train.py wrote'
-        ) from error
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict):
-        raise InputError(f'{path} holds a {type(state).__name__}; a checkpoint is expected')
+        hint = 'give one that tools/train.py wrote'
+        if not trusted:
+            hint = (
+                'it has to hold tensors and plain values alone; one that was trained here goes --to published'
+            )
+        raise InputError(f'{path} is no complete checkpoint ({type(error).__name__}); {hint}') from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f'{path} holds a {type(checkpoint).__name__}; a checkpoint is expected')
+    found = [name for name in ('state_dict', 'model_ema', 'model') if isinstance(checkpoint.get(name), dict)]
+    if key is not None and key not in found:
+        raise InputError(f'{path} has no entry {key!r}; it has {", ".join(found) or "one bare state dict"}')
+    state = checkpoint[key or found[0]] if found else checkpoint
     state = {name.removeprefix('module.'): value for name, value in state.items()}
+    state.pop('n_averaged', None)  # how many steps averaged weights are of
     return state, checkpoint.get('meta') or {}
 
 

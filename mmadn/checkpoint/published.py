@@ -1,6 +1,5 @@
 """The published weights: their names, and how to bring them into the classifiers of this project."""
 
-import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from ..errors import InputError
 from ..utils.report import replacing
+from .files import read_checkpoint
 
 
 @dataclass
@@ -130,50 +130,6 @@ ARCHS = {
 }
 
 
-def load_checkpoint(path, key=None, trusted=False) -> dict:
-    """Reads the weights in a file: a bare state dict, or an entry of a training checkpoint.
-
-    Unless it is trusted, nothing but tensors and plain values is unpickled, and argparse's Namespace,
-    in which published training checkpoints carry their settings.
-
-    Args:
-        path (str | Path): The file.
-        key (str, optional): Which entry of a training checkpoint. By default `state_dict`, which one of
-            this project has, `model_ema`, the averaged weights that the accuracy of a published one
-            was measured with, or `model`.
-        trusted (bool): Whether the file may run code, as what mmengine saves of a training has to.
-
-    Returns:
-        dict[str, Tensor]: The state dict.
-
-    Raises:
-        ValueError: The file is no such checkpoint, or has no entry `key`.
-        OSError: The file cannot be read.
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)
-    except Exception as error:  # what is no checkpoint makes the unpickler raise anything
-        if isinstance(error, OSError) and error.filename:
-            raise
-        raise InputError(
-            f'{path} is no complete checkpoint of tensors and plain values ({type(error).__name__}); a '
-            'checkpoint that was trained here needs no conversion, and goes back with --to published'
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise InputError(f'{path} holds a {type(checkpoint).__name__}; a state dict is expected')
-    found = [k for k in ('state_dict', 'model_ema', 'model') if isinstance(checkpoint.get(k), dict)]
-    if key is not None and key not in found:
-        raise InputError(f'{path} has no entry {key!r}; it has {", ".join(found) or "one bare state dict"}')
-    if found:
-        checkpoint = checkpoint[key or found[0]]
-    return {
-        re.sub(r'^module\.', '', name): value
-        for name, value in checkpoint.items()
-        if name != 'n_averaged'  # the step count of an averaged model
-    }
-
-
 def _arch(name) -> Arch:
     if name not in ARCHS:
         raise InputError(f'arch={name!r}: choose one of {", ".join(ARCHS)}')
@@ -247,17 +203,18 @@ def _check(state_dict, expected, arch):
             )
 
 
-def convert_file(src, dst, arch: str, key=None, to='mmadn') -> None:
+def convert_file(src, dst, arch: str, key: str | None = None, to: str = 'mmadn') -> None:
     """Writes the checkpoint `dst` from the weights in `src`.
 
     Args:
-        to (str): 'mmadn' from published weights, or 'published' from a checkpoint of this project, which is
+        to: 'mmadn' from published weights, or 'published' from a checkpoint of this project, which is
             trusted.
-        src, dst, arch, key: See `load_checkpoint` and `convert`, whose errors this raises too.
+        src, dst, arch, key: See `read_checkpoint` and `convert`, whose errors this raises too.
     """
+    state, _ = read_checkpoint(src, key, trusted=to == 'published')
     if to == 'published':
-        checkpoint = convert_back(load_checkpoint(src, key, trusted=True), arch)
+        checkpoint = convert_back(state, arch)
     else:
-        checkpoint = {'meta': {'arch': arch}, 'state_dict': convert(load_checkpoint(src, key), arch)}
+        checkpoint = {'meta': {'arch': arch}, 'state_dict': convert(state, arch)}
     with replacing(dst) as path:
         torch.save(checkpoint, path)

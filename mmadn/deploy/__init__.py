@@ -4,8 +4,9 @@ from ..evaluation.profile import profile_subnets
 from ..evaluation.select import select
 from .compiling import compile
 from .controller import DepthController
-from .extraction import extract, extract_file, stock_config
+from .extraction import extract, extract_file
 from .fusing import fuse
+from .stock import stock_config
 from .stream import simulate
 
 __all__ = [

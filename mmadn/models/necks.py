@@ -2,7 +2,7 @@
 
 from mmengine.model import BaseModule
 from mmpretrain.models.utils import LayerNorm2d
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..registry import MODELS
@@ -16,15 +16,18 @@ class SimpleFPN(BaseModule):
     then gets a 1x1 and a 3x3 convolution with LayerNorm, and a pooling of the last one gives stride 64.
 
     Args:
-        in_channels (int): Channels C of the backbone's map of shape (N, C, H, W).
-        out_channels (int): Channels of every level.
-        num_outs (int): How many levels, 4 or 5.
+        in_channels: Channels C of the backbone's map of shape (N, C, H, W).
+        out_channels: Channels of every level.
+        num_outs: How many levels, 4 or 5.
+        init_cfg: As in every module of mmengine.
 
     Raises:
         ValueError: `num_outs` is neither 4 nor 5.
     """
 
-    def __init__(self, in_channels, out_channels, num_outs=5, init_cfg=None):
+    def __init__(
+        self, in_channels: int, out_channels: int, num_outs: int = 5, init_cfg: dict | list | None = None
+    ) -> None:
         super().__init__(init_cfg)
         if num_outs not in (4, 5):
             raise InputError(f'num_outs={num_outs!r}: give 4 or 5')
@@ -53,11 +56,11 @@ class SimpleFPN(BaseModule):
         )
         self.pool = nn.MaxPool2d(1, stride=2) if num_outs == 5 else None
 
-    def forward(self, inputs):
-        """From the backbone's outputs, the last of shape (N, in_channels, H, W), to the levels.
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Makes `num_outs` maps of shape (N, out_channels, h, w), that of stride 4 first.
 
-        Returns:
-            tuple[Tensor]: `num_outs` maps of shape (N, out_channels, h, w), that of stride 4 first.
+        Args:
+            inputs: The backbone's outputs, of which the last is used, of shape (N, in_channels, H, W).
         """
         levels = [conv(scale(inputs[-1])) for scale, conv in zip(self.scales, self.convs, strict=True)]
         if self.pool is not None:

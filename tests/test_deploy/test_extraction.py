@@ -1,5 +1,6 @@
 """A sub-network as an ordinary network: what it gives, what of mmadn is left in it, where it loads."""
 
+import copy
 import pickle
 import runpy
 import subprocess
@@ -12,11 +13,14 @@ import toy
 from backbones import CASES, resnet, vit
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmpretrain.models import MobileNetV2, ResNet
 
 from mmadn.deploy import extract, extract_file, stock_config
+from mmadn.deploy.stock import Shortened, running, shortened
+from mmadn.depth import AdaptiveDepth, split
 
 
 def scramble(model):
@@ -78,22 +82,79 @@ def test_config_builds_the_extracted_network_from_stock_classes(name):
         assert same(network, extracted, images)
 
 
-def test_full_depth_needs_no_trick_and_tricks_stay_apart():
-    for cfg in (
-        classifier(toy.BACKBONE, 128),
-        classifier(dict(type='mmadn.ADNMobileNetV2', widen_factor=0.25), 1280),
-    ):
-        base = stock_config(cfg, 'base')
-        assert 'importlib' in base
-        before = MobileNetV2.arch_settings, ResNet.arch_settings[50]
-        Config.fromstring(base, '.py')
-        assert stock_config(cfg, 'base') == base
-        assert (MobileNetV2.arch_settings, ResNet.arch_settings[50]) == before
-        assert 'importlib' not in stock_config(cfg, 'super')
+NO_ARGUMENT = {  # backbones whose stock classes take no numbers of blocks
+    'ResNet': (toy.BACKBONE, 128),
+    'MobileNetV2': (dict(type='mmadn.ADNMobileNetV2', widen_factor=0.25), 1280),
+}
+
+
+@pytest.mark.parametrize('name', NO_ARGUMENT)
+def test_loading_an_extracted_config_changes_no_class(name):
+    cfg = classifier(*NO_ARGUMENT[name])
+    before = copy.deepcopy((MobileNetV2.arch_settings, ResNet.arch_settings))
+    texts = {skip: stock_config(cfg, skip) for skip in ('FTFFT'[: 4 + (name == 'MobileNetV2')], 'base')}
+    loaded = {skip: Config.fromstring(text, '.py') for skip, text in texts.items()}  # all before any is built
+    loaded.update({skip: Config.fromstring(text, '.py') for skip, text in texts.items()})  # twice
+    for skip, stock in loaded.items():
+        assert stock_config(cfg, skip) == texts[skip]
+        expected = extract(MODELS.build(copy.deepcopy(cfg.model)), skip)  # building completes a config
+        for network in (MODELS.build(stock.model), MODELS.build(stock.model)):
+            assert str(network.backbone) == str(expected.backbone)
+            assert isinstance(network.backbone, (MobileNetV2, ResNet))
+    assert (MobileNetV2.arch_settings, ResNet.arch_settings) == before
+    assert 'register_module' in texts['base']
+    assert 'register_module' not in stock_config(cfg, 'super')
+
+
+def test_a_stock_depth_needs_no_class_of_its_own():
     cfg = classifier(dict(type='mmadn.ADNResNet', depth=50, mandatory=(3, 4, 6, 3)), 2048)
     for skip in ('FFFF', 'TTTT'):
-        stock = Config.fromstring(stock_config(cfg, skip), '.py').model.backbone
-        assert stock == dict(type='mmpretrain.ResNet', depth=50)
+        text = stock_config(cfg, skip)
+        assert 'import' not in text
+        assert Config.fromstring(text, '.py').model.backbone == dict(type='mmpretrain.ResNet', depth=50)
+    cfg = classifier(dict(type='mmadn.ADNResNet', depth=34, mandatory=(2, 2, 2, 2)), 512)
+    text = stock_config(cfg, 'TTTT')
+    assert 'import' not in text
+    assert Config.fromstring(text, '.py').model.backbone == dict(type='mmpretrain.ResNet', depth=18)
+
+
+def test_a_family_that_nobody_registered_is_named():
+    class Tiny(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.blocks = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+
+    class ADNTiny(AdaptiveDepth, Tiny):
+        def sub_paths(self, mandatory):
+            return split([self.blocks], mandatory)
+
+    with pytest.raises(ValueError, match='ADNTiny: how its Tiny takes numbers of blocks is not known'):
+        extract(ADNTiny(), 'T')
+    shortened.register(Tiny, lambda backbone, args: Shortened({'length': len(running(backbone.blocks))}, {}))
+    network = extract(ADNTiny(), 'T')
+    assert type(network) is Tiny and len(network.blocks) == network.length == 1
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'adn/resnet50_adn_v2_in1k',
+        'adn/swin_t_adn_in1k',
+        'adn/resnet50_adn-finetune_in1k',
+        'det/mask_rcnn_r50adn_coco',
+    ],
+)
+def test_config_keeps_nothing_that_is_for_training_alone(name):
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    cfg.model.backbone.init_cfg = [dict(type=PretrainedInit, checkpoint='absent.pth')]
+    cfg.custom_imports = dict(imports=['mmadn'])
+    stock = Config.fromstring(stock_config(cfg, 'TTFF'), '.py')
+    for word in ('train', 'init_cfg', 'batch_augments', 'Pretrained', 'absent', 'CheckpointHook', 'SeedHook'):
+        text = stock.pretty_text.replace('pretrain', '').replace('train_cfg=None', '')
+        assert word not in text, word
+    assert {'bgr_mean', 'data_root', 'dataset_type', 'auto_scale_lr', 'custom_imports'}.isdisjoint(stock)
+    assert {'model', 'test_dataloader', 'test_evaluator', 'default_scope', 'visualizer'} <= set(stock)
+    assert MODELS.build(stock.model).train_cfg is None if 'det/' in name else MODELS.build(stock.model)
 
 
 def test_config_keeps_what_inference_and_testing_need():
@@ -184,7 +245,7 @@ def write(cfg, folder, name, skip, shape, **kwargs):
 
 
 CHILD = """
-import sys, torch
+import copy, sys, torch
 from importlib.util import module_from_spec, spec_from_file_location
 sys.modules['mmadn'] = None  # importing it fails from here on
 # Beside a CPU-only torch, a torchvision built for CUDA needs this file, which imports nothing of mmadn.
@@ -193,12 +254,15 @@ spec.loader.exec_module(module_from_spec(spec))
 import numpy as np
 from mmdet.apis import inference_detector, init_detector
 from mmengine.registry import DefaultScope
+from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain import ImageClassificationInferencer, get_model
+from mmpretrain.models import ResNet
 
 folder, image = sys.argv[1], np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-results = {}
+results, archs = {}, copy.deepcopy(ResNet.arch_settings)
 with DefaultScope.overwrite_default_scope('mmpretrain'):
-    for name in ('resnet', 'mobilenet'):
+    for name in ('resnet', 'other', 'mobilenet'):
         model = get_model(f'{folder}/{name}.py', pretrained=f'{folder}/{name}.pth')
         results[name] = model(torch.ones(1, 3, 32, 32))
     predicted = ImageClassificationInferencer(f'{folder}/resnet.py', pretrained=f'{folder}/resnet.pth')(image)
@@ -208,6 +272,13 @@ for name in ('retinanet', 'faster_rcnn', 'mask_rcnn'):
     assert model.dataset_meta['classes'] == tuple('abcde')
     assert len(inference_detector(model, image).pred_instances) == 5
     results[name] = model.backbone(torch.ones(1, 3, 64, 96))
+cfg = Config.fromfile(f'{folder}/resnet.py')
+cfg.update(work_dir=f'{folder}/work', load_from=f'{folder}/resnet.pth', log_level='ERROR', test_evaluator=[],
+           test_dataloader=dict(dataset=[], batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler')))
+runner = Runner.from_cfg(cfg)
+runner.load_or_resume()
+results['runner'] = runner.model.eval()(torch.ones(1, 3, 32, 32))
+assert ResNet.arch_settings == archs
 assert not any(name.startswith('mmadn.') for name in sys.modules)
 whole = torch.load(f'{folder}/whole.pth', weights_only=False)  # the pickled module
 results['whole'] = whole(torch.ones(1, 3, 32, 32))
@@ -220,6 +291,7 @@ def test_loads_in_stock_classifiers_and_detectors_where_mmadn_cannot_be_imported
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     for name, backbone, channels, skip in (
         ('resnet', toy.BACKBONE, 128, 'TTFF'),
+        ('other', toy.BACKBONE, 128, 'FTFT'),
         ('mobilenet', dict(type='mmadn.ADNMobileNetV2', widen_factor=0.25), 1280, 'TTFFT'),
     ):
         cfg = classifier(backbone, channels)
@@ -237,10 +309,12 @@ def test_loads_in_stock_classifiers_and_detectors_where_mmadn_cannot_be_imported
     assert b'mmadn' not in pickle.dumps(whole)
     torch.save(whole, tmp_path / 'whole.pth')
 
-    shim = ROOT / 'mmadn' / 'torchvision_shim.py'
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    shim = ROOT / 'mmadn/utils/torchvision_shim.py'
     done = subprocess.run(
         [sys.executable, '-c', CHILD, tmp_path, shim],
-        cwd=tmp_path,
+        cwd=elsewhere,
         capture_output=True,
         text=True,
         timeout=300,
@@ -248,7 +322,7 @@ def test_loads_in_stock_classifiers_and_detectors_where_mmadn_cannot_be_imported
     assert done.returncode == 0, done.stderr[-3000:]
     results = torch.load(tmp_path / 'results.pth')
     with torch.no_grad():
-        for name, model in {**models, 'whole': whole}.items():
+        for name, model in {**models, 'runner': models['resnet'], 'whole': whole}.items():
             sizes = (64, 96) if name in DETECTORS else (32, 32)
             expected = model(torch.ones(1, 3, *sizes))
             expected = expected if isinstance(expected, tuple) else (expected,)
@@ -278,14 +352,49 @@ def test_detectors_with_other_backbones(family):
         assert same(stock.extract_feat, model.extract_feat, images)
 
 
+def plain_settings(network):
+    """What a network says of itself beside its modules and tensors."""
+    hidden = {'_modules', '_parameters', '_buffers', 'init_cfg', 'training'}
+    return {
+        name: value for name, value in vars(network).items() if name not in hidden and '_hooks' not in name
+    }
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_an_extracted_network_says_of_itself_what_the_stock_one_says(name):
+    case = CASES[name]
+    cfg = Config(dict(model=dict(backbone=dict(type=case.adn, **case.args))))
+    text = stock_config(cfg, 'base')
+    built = plain_settings(MODELS.build(Config.fromstring(text, '.py').model.backbone))
+    found = plain_settings(extract(case.build(), 'base'))
+    skipped = {'depth', 'arch_settings'}  # in the arguments and in the class, after all
+    assert {k: str(v) for k, v in found.items() if k not in skipped} == {
+        k: str(v) for k, v in built.items() if k not in skipped
+    }
+
+
+def test_sizes_are_those_of_the_weights_alone(inputs):
+    """A checkpoint of a training holds the optimizer's state too, which has no part in the comparison."""
+    cfg = Config.fromfile(inputs / 'adn.py')
+    model = toy.build()
+    state = model.state_dict()
+    momenta = {i: dict(momentum_buffer=p.clone()) for i, p in enumerate(model.parameters())}
+    torch.save(dict(state_dict=state, optimizer=dict(state=momenta)), inputs / 'epoch_1.pth')
+    adaptive, alone = extract_file(cfg, inputs / 'epoch_1.pth', inputs / 'net', 'super', shape=(3, 32, 32))
+    assert adaptive['size'] * 1e6 == pytest.approx(sum(t.nbytes for t in state.values()))
+    written = torch.load(inputs / 'net.pth')['state_dict']
+    assert alone['size'] * 1e6 == pytest.approx(sum(t.nbytes for t in written.values()))
+    assert 0.9 < alone['size'] / adaptive['size'] < 1
+
+
 def test_file_is_as_large_as_the_parameters_in_use(tmp_path):
     # Of all families MobileNetV2 has the most buffers and the smallest tensors.
     cfg = Config.fromfile(ROOT / 'configs/adn/mobilenetv2_adn_in1k.py')
     model, (_, row) = write(cfg, tmp_path, 'net', 'super', (3, 32, 32))
     in_use = used(model.backbone) + 1281 * 1000
     size = (tmp_path / 'net.pth').stat().st_size
-    assert row['params'] * 1e6 == in_use and row['size'] * 1e6 == size
-    assert in_use * 4 < size < in_use * 4 * 1.02
+    assert row['params'] * 1e6 == in_use
+    assert in_use * 4 < row['size'] * 1e6 < size < in_use * 4 * 1.02
 
 
 TORCHVISION = {  # the classifier, the depth, and by how much of their deviation the logits may differ
@@ -480,7 +589,7 @@ def test_bad_input_leaves_nothing_behind(inputs, checkpoint, out, skip, message)
 def test_tool_prints_what_was_saved(inputs, capsys):
     tool(inputs / 'adn.py', inputs / 'adn.pth', inputs / 'net.pth', '--skip', 'base', '--shape', 3, 32, 32)
     text = capsys.readouterr().out
-    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'GFLOPs', 'file (MB)'):
+    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'GFLOPs', 'weights (MB)'):
         assert word in text
     saved = torch.load(inputs / 'net.pth')
     assert saved['meta']['skip'] == 'TTTT' and saved['meta']['cfg'] == (inputs / 'net.py').read_text()

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from mmpretrain.models import ConvNeXt
 
 from ...depth import AdaptiveDepth, split
@@ -6,23 +8,17 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class ADNConvNeXt(AdaptiveDepth, ConvNeXt):
-    """ConvNeXt with adaptive depth, not in the paper: mmpretrain's ConvNeXt and two arguments more.
+    """mmpretrain's ConvNeXt with adaptive depth, which the paper does not have.
 
-    As in Swin, the norm of a downsampling layer goes with the flag of the stage that it feeds.
+    As in Swin, the norm of a downsampling layer follows the switch of the stage that it feeds.
 
     Args:
-        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
-        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
-            the first half, rounded up: (2, 2, 5, 2) of ConvNeXt-T's (3, 3, 9, 3).
-        **kwargs: What mmpretrain's ConvNeXt takes.
+        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's ConvNeXt take. By default `mandatory` is
+            (2, 2, 5, 2) of the (3, 3, 9, 3) blocks of ConvNeXt-T.
     """
 
-    def sub_paths(self, mandatory):
+    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
         paths = split(self.stages, mandatory)
         for downsample, (required, _) in zip(self.downsample_layers[1:], paths[1:], strict=True):
             required.append(downsample)
         return paths
-
-    def shorten(self, kept, args):
-        self.depths = [len(kept(stage)) for stage in self.stages]
-        return {**args, 'arch': dict(depths=self.depths, channels=list(self.channels))}, ''

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from mmpretrain.models import MobileNetV2
 
 from ...depth import AdaptiveDepth, split
@@ -6,38 +8,19 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class ADNMobileNetV2(AdaptiveDepth, MobileNetV2):
-    """MobileNetV2 with adaptive depth: mmpretrain's MobileNetV2 and two arguments more.
+    """mmpretrain's MobileNetV2 with adaptive depth.
 
-    Five of the seven stages have a flag; the first and the last are a single block and always run.
-    The norms of the stem and of the first stage go with the first flag, those of the last stage and
-    of the last convolution with the last flag.
+    Five of the seven stages have a switch; the first and the last are a single block and always run. The
+    norms of the stem and of the first stage follow the first switch, those of the last stage and of the
+    last convolution follow the last one.
 
     Args:
-        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
-        mandatory (Sequence[int], optional): How many blocks of each of the seven stages always run.
-            By default the first half, rounded up: (1, 1, 2, 2, 2, 2, 1) of (1, 2, 3, 4, 3, 3, 1).
-        **kwargs: What mmpretrain's MobileNetV2 takes.
+        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's MobileNetV2 take. `mandatory` has seven
+            numbers, by default (1, 1, 2, 2, 2, 2, 1) of the (1, 2, 3, 4, 3, 3, 1) blocks.
     """
 
-    def sub_paths(self, mandatory):
+    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
         (first, _), *paths, (last, _) = split([getattr(self, f'layer{i}') for i in range(1, 8)], mandatory)
         paths[0][0].extend([self.conv1, *first])
         paths[-1][0].extend([*last, self.conv2])
         return paths
-
-    def shorten(self, kept, args):
-        numbers = [len(kept(getattr(self, f'layer{i}'))) for i in range(1, 8)]
-        self.arch_settings = [
-            [ratio, channels, n, stride]
-            for (ratio, channels, _, stride), n in zip(self.arch_settings, numbers, strict=True)
-        ]
-        # A class of its own, as other networks of the process read the numbers of the stock one.
-        name = '-'.join(map(str, ['MobileNetV2', *numbers]))
-        code = (
-            'import importlib\n\n'
-            "__stock = importlib.import_module('mmpretrain.models').MobileNetV2\n"
-            f"__short = type('MobileNetV2', (__stock,), dict(arch_settings={self.arch_settings}))\n"
-            "importlib.import_module('mmpretrain.registry').MODELS.register_module(\n"
-            f'    {name!r}, force=True, module=__short\n)\n\n'
-        )
-        return {**args, 'type': f'mmpretrain.{name}'}, code

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from mmpretrain.models import ResNet
 
 from ...depth import AdaptiveDepth, split
@@ -6,17 +8,15 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class ADNResNet(AdaptiveDepth, ResNet):
-    """ResNet with adaptive depth (paper, Section 3): mmpretrain's ResNet and two arguments more.
+    """mmpretrain's ResNet with adaptive depth (paper, Section 3).
 
     The norms of the stem and of the shortcuts serve both sub-paths. `avg_down=True` gives the
     published `vd` variant, which averages in the stride-2 shortcuts.
 
     Args:
-        depth (int): 50 or 101 in the paper; any depth of mmpretrain's ResNet works.
-        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
-        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
-            the first half, rounded up: (2, 2, 3, 2) of ResNet50's (3, 4, 6, 3).
-        **kwargs: What mmpretrain's ResNet takes.
+        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's ResNet take. The paper has the depths 50 and
+            101, and any other works. By default `mandatory` is (2, 2, 3, 2) of the (3, 4, 6, 3) blocks of
+            ResNet50.
 
     Example:
         >>> backbone = ADNResNet(50)
@@ -27,19 +27,5 @@ class ADNResNet(AdaptiveDepth, ResNet):
 
     shared = ('downsample',)
 
-    def sub_paths(self, mandatory):
+    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
         return split([getattr(self, name) for name in self.res_layers], mandatory)
-
-    def shorten(self, kept, args):
-        self.stage_blocks = tuple(len(kept(getattr(self, name))) for name in self.res_layers)
-        for depth, (block, numbers) in self.arch_settings.items():
-            known = type(depth) is int  # and not from such a config as is written here
-            if known and block is self.block and numbers[: self.num_stages] == self.stage_blocks:
-                return {**args, 'depth': depth}, ''
-        depth = '-'.join(map(str, [self.depth, *self.stage_blocks]))
-        code = (
-            'import importlib\n\n'
-            "__archs = importlib.import_module('mmpretrain.models').ResNet.arch_settings\n"
-            f'__archs[{depth!r}] = (__archs[{self.depth}][0], {self.stage_blocks})\n\n'
-        )
-        return {**args, 'depth': depth}, code

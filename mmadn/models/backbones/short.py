@@ -1,7 +1,9 @@
-"""Stock backbones with another number of blocks, which their stock classes do not take as an argument.
+"""Ordinary networks with other numbers of blocks, such as a base-net that is trained on its own.
 
-Swin, ViT and ConvNeXt need none of this: mmpretrain's own take `arch=dict(...)`.
+Only stock classes that take no numbers of blocks are here: Swin, ViT and ConvNeXt take `arch=dict(...)`.
 """
+
+from collections.abc import Sequence
 
 from mmpretrain.models import MobileNetV2, ResNet
 
@@ -10,18 +12,29 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class ShortResNet(ResNet):
-    """mmpretrain's ResNet; `blocks=(2, 2, 3, 2)` says how many each stage has, for the kind of `depth`."""
+    """mmpretrain's ResNet with other numbers of blocks.
 
-    def __init__(self, depth, blocks, **kwargs):
+    Args:
+        depth: A depth of mmpretrain's ResNet, which says of what kind the blocks are.
+        blocks: How many blocks each stage has, such as (2, 2, 3, 2).
+        **kwargs: What mmpretrain's ResNet takes.
+    """
+
+    def __init__(self, depth: int, blocks: Sequence[int], **kwargs) -> None:
         self.arch_settings = {depth: (ResNet.arch_settings[depth][0], tuple(blocks))}
         super().__init__(depth, **kwargs)
 
 
 @MODELS.register_module()
 class ShortMobileNetV2(MobileNetV2):
-    """mmpretrain's MobileNetV2; `blocks=(1, 1, 2, 2, 2, 2, 1)` says how many each stage has."""
+    """mmpretrain's MobileNetV2 with other numbers of blocks.
 
-    def __init__(self, blocks, **kwargs):
+    Args:
+        blocks: How many blocks each of the seven stages has, such as (1, 1, 2, 2, 2, 2, 1).
+        **kwargs: What mmpretrain's MobileNetV2 takes.
+    """
+
+    def __init__(self, blocks: Sequence[int], **kwargs) -> None:
         self.arch_settings = [
             [expand_ratio, channels, number, stride]
             for (expand_ratio, channels, _, stride), number in zip(

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from mmpretrain.models import SwinTransformer
 
 from ...depth import AdaptiveDepth, split
@@ -6,31 +8,24 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class ADNSwinTransformer(AdaptiveDepth, SwinTransformer):
-    """Swin Transformer with adaptive depth: mmpretrain's SwinTransformer and two arguments more.
+    """mmpretrain's Swin Transformer with adaptive depth.
 
-    The norm of a patch merging goes with the flag of the stage that it feeds. The norms of the patch
+    The norm of a patch merging follows the switch of the stage that it feeds. The norms of the patch
     embedding and of the outputs serve both sub-paths.
 
     Args:
-        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
-        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
-            the first half, rounded up: (1, 1, 3, 1) of Swin-T's (2, 2, 6, 2).
-        **kwargs: What mmpretrain's SwinTransformer takes. For detection, `pad_small_map=True`.
+        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's SwinTransformer take; a detector needs
+            `pad_small_map=True`. By default `mandatory` is (1, 1, 3, 1) of the (2, 2, 6, 2) blocks of Swin-T.
     """
 
-    def sub_paths(self, mandatory):
+    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
         paths = split([stage.blocks for stage in self.stages], mandatory)
         for stage, (required, _) in zip(self.stages, paths[1:], strict=False):
             required.append(stage.downsample)
         return paths
 
-    def shorten(self, kept, args):
-        self.depths = [len(kept(stage.blocks)) for stage in self.stages]
-        self.arch_settings = {**self.arch_settings, 'depths': self.depths}
-        return {**args, 'arch': self.arch_settings}, ''
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        # mmpretrain renames what its first checkpoints hold, but for its own class only.
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # mmpretrain renames the tensors of its first checkpoints, but for its own class only.
         for name in list(state_dict):
             if name.endswith('.attn_mask'):
                 del state_dict[name]

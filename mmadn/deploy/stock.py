@@ -1,0 +1,258 @@
+"""A sub-network in the words of its stock class, whose package is all that a config of it needs."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.models import ConvNeXt, MobileNetV2, ResNet, SwinTransformer, VisionTransformer
+from torch import nn
+
+from ..depth import AdaptiveDepth, is_skipped
+from ..errors import InputError, NotAdaptiveError
+
+# What a config has for inference and testing; the rest is for training alone, or read by nobody any more.
+KEPT = (
+    *('custom_imports', 'data_preprocessor', 'default_hooks', 'default_scope', 'env_cfg', 'launcher'),
+    *('log_level', 'log_processor', 'model', 'randomness', 'test_cfg', 'test_dataloader', 'test_evaluator'),
+    *('test_pipeline', 'tta_model', 'tta_pipeline', 'val_cfg', 'val_dataloader', 'val_evaluator'),
+    *('vis_backends', 'visualizer', 'work_dir'),
+)
+TRAINING_HOOKS = ('checkpoint', 'param_scheduler', 'sampler_seed')
+# What has a stock equivalent for inference, and the arguments that go.
+EQUIVALENTS = {
+    'ImageFolder': ('mmpretrain.CustomDataset', ('num_classes',)),
+    'DropoutLinearClsHead': ('mmpretrain.LinearClsHead', ('dropout_rate',)),
+}
+
+
+class Shortened(NamedTuple):
+    """How a stock class is told that only some of its blocks are there.
+
+    Args:
+        attributes: What counts the blocks in a network that is built already.
+        arguments: What replaces arguments of the class in a config.
+        arch_settings: Where no argument says it, the class attribute of this name that does, as a Python
+            expression in which `__stock` is the class.
+        name: How a class with these `arch_settings` is called.
+    """
+
+    attributes: dict
+    arguments: dict
+    arch_settings: str = ''
+    name: str = ''
+
+
+@functools.singledispatch
+def shortened(backbone: AdaptiveDepth, args: dict) -> Shortened:
+    """The network of the blocks that run at the present depth; another family registers its function here.
+
+    Args:
+        args: The arguments of the stock class in the config, empty if there is none.
+
+    Raises:
+        ValueError: The stock class cannot return the outputs of that depth.
+    """
+    stock = stock_class(type(backbone)).__name__
+    raise InputError(
+        f'{type(backbone).__name__}: how its {stock} takes numbers of blocks is not known; register a '
+        'function that says it with mmadn.deploy.stock.shortened.register'
+    )
+
+
+def running(blocks: nn.Module) -> list[int]:
+    """The indices of the blocks that run at the present depth."""
+    return [i for i, block in enumerate(blocks) if not is_skipped(block)]
+
+
+@shortened.register
+def _(backbone: ResNet, args: dict) -> Shortened:
+    blocks = tuple(len(running(getattr(backbone, name))) for name in backbone.res_layers)
+    attributes = {'stage_blocks': blocks}
+    for depth, (block, numbers) in backbone.arch_settings.items():
+        if block is backbone.block and tuple(numbers[: len(blocks)]) == blocks:
+            return Shortened(attributes, {'depth': depth})
+    settings = f'{{{backbone.depth}: (__stock.arch_settings[{backbone.depth}][0], {blocks})}}'
+    return Shortened(attributes, {}, settings, _name(backbone, f'{backbone.depth}', blocks))
+
+
+@shortened.register
+def _(backbone: MobileNetV2, args: dict) -> Shortened:
+    blocks = [len(running(getattr(backbone, f'layer{i}'))) for i in range(1, 8)]
+    settings = [
+        [ratio, channels, number, stride]
+        for (ratio, channels, _, stride), number in zip(backbone.arch_settings, blocks, strict=True)
+    ]
+    return Shortened({'arch_settings': settings}, {}, repr(settings), _name(backbone, '', blocks))
+
+
+@shortened.register
+def _(backbone: SwinTransformer, args: dict) -> Shortened:
+    depths = [len(running(stage.blocks)) for stage in backbone.stages]
+    settings = {**backbone.arch_settings, 'depths': depths}
+    return Shortened({'depths': depths, 'arch_settings': settings}, {'arch': settings})
+
+
+@shortened.register
+def _(backbone: ConvNeXt, args: dict) -> Shortened:
+    depths = [len(running(stage)) for stage in backbone.stages]
+    return Shortened({'depths': depths}, {'arch': {'depths': depths, 'channels': list(backbone.channels)}})
+
+
+@shortened.register
+def _(backbone: VisionTransformer, args: dict) -> Shortened:
+    left, last = running(backbone.layers), len(backbone.layers) - 1
+    outputs = [sum(k <= i for k in left) - (i <= last) for i in backbone.out_indices]
+    # After a skipped block come the features of the one before. The stock class gives them out once,
+    # and with the final norm if that block is now the last one.
+    normed = backbone.final_norm and len(left) - 1 in outputs and last not in backbone.out_indices
+    if normed or len(set(outputs)) < len(outputs):
+        raise InputError(
+            f'out_indices={list(backbone.out_indices)} at skip={backbone.skip!r} are features after skipped '
+            'blocks, which an ordinary VisionTransformer does not give; choose last blocks of groups, '
+            f'{backbone.group - 1}, {2 * backbone.group - 1}, ...'
+        )
+    frozen = backbone.frozen_stages
+    settings = {**backbone.arch_settings, 'num_layers': len(left)}
+    attributes = {
+        'num_layers': len(left),
+        'out_indices': outputs,
+        'frozen_stages': sum(k < frozen for k in left) if frozen > 0 else -1,
+        'arch_settings': settings,
+    }
+    arguments = {name: attributes[name] for name in ('out_indices', 'frozen_stages') if name in args}
+    if isinstance(args.get('layer_cfgs'), (list, tuple)):
+        arguments['layer_cfgs'] = [args['layer_cfgs'][k] for k in left]
+    return Shortened(attributes, {'arch': settings, **arguments})
+
+
+def _name(backbone, kind, blocks) -> str:
+    return '-'.join([stock_class(type(backbone)).__name__ + kind, *map(str, blocks)])
+
+
+def stock_class(cls: type) -> type:
+    """The stock class that an adaptive-depth one is made of."""
+    return cls.__mro__[cls.__mro__.index(AdaptiveDepth) + 1]
+
+
+def own_arguments(cls: type) -> Iterator[str]:
+    """What an adaptive-depth backbone takes beside the arguments of its stock class."""
+    for each in cls.__mro__[: cls.__mro__.index(AdaptiveDepth) + 1]:
+        for parameter in inspect.signature(each.__init__).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                yield parameter.name
+
+
+def stock_config(cfg: Config, skip) -> str:
+    """The config of a sub-network in stock classes, for inference and testing.
+
+    Where a stock class has no argument for the numbers of its blocks (ResNet, MobileNetV2), the text starts
+    with a class of its own that has them, so keep the file: what mmengine dumps of a loaded config is
+    without it. What is for training alone is left out.
+
+    Args:
+        cfg: A config with an adaptive-depth backbone.
+        skip (str | Sequence[bool] | bool): The depth, see `set_skip`.
+
+    Returns:
+        The text of a Python config, for a file or `Config.fromstring(text, '.py')`.
+
+    Raises:
+        TypeError: The backbone has no adaptive depth.
+        ValueError: `skip` does not fit, or something has no stock equivalent.
+    """
+    cfg = copy.deepcopy(cfg).to_dict()
+    args = (cfg.get('model') or {}).get('backbone')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        backbone = MODELS.build(copy.deepcopy(args)) if args else None
+    if not isinstance(backbone, AdaptiveDepth):
+        raise NotAdaptiveError(
+            f'the config has the backbone {args and args.get("type")}, which has no adaptive depth; give one '
+            "with a backbone of mmadn's, such as those in configs/adn/"
+        )
+    backbone.set_skip(skip)
+    cfg = _for_inference(cfg)
+    cfg['model']['backbone'], class_text = _stock_backbone(backbone, cfg['model']['backbone'])
+    title = f'# The sub-network {backbone.skip} of an adaptive-depth {stock_class(type(backbone)).__name__}'
+    return f'{title}, as an ordinary one.\n{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
+
+
+def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
+    """The arguments of the stock class, its type among them, and the lines that define it if it is new."""
+    stock = stock_class(type(backbone))
+    package = stock.__module__.split('.')[0]
+    own = set(own_arguments(type(backbone)))
+    args = {name: value for name, value in args.items() if name not in own}
+    if 'T' not in backbone.skip:
+        return {**args, 'type': f'{package}.{stock.__name__}'}, ''
+    short = shortened(backbone, args)
+    args.update(short.arguments, type=f'{package}.{short.name or stock.__name__}')
+    if not short.name:
+        return args, ''
+    # A name with two underscores is no setting to mmengine, and with an import of more than the standard
+    # library the file would be a config of another kind.
+    return args, (
+        f'# {package} has no argument for the numbers of blocks: here is a class of its own that has them.\n'
+        'import importlib\n\n'
+        f'__stock = importlib.import_module({stock.__module__!r}).{stock.__name__}\n'
+        f'__short = type({stock.__name__!r}, (__stock,), dict(arch_settings={short.arch_settings}))\n'
+        f'importlib.import_module({package + ".registry"!r}).MODELS.register_module(\n'
+        f'    {short.name!r}, force=True, module=__short\n)\n\n'
+    )
+
+
+def _for_inference(cfg: dict) -> dict:
+    """A config without what is for training alone."""
+    cfg = {name: value for name, value in cfg.items() if name in KEPT}
+    for name in ('model', 'data_preprocessor'):
+        if cfg.get(name):
+            cfg[name] = _without(cfg[name], ('init_cfg', 'batch_augments'))  # all weights are loaded
+    if 'train_cfg' in cfg['model']:
+        cfg['model']['train_cfg'] = None  # some detectors insist on the argument
+    hooks = cfg.get('default_hooks', {})
+    for name in TRAINING_HOOKS:
+        hooks.pop(name, None)
+    for loop in (cfg.get('val_cfg'), cfg.get('test_cfg')):
+        if loop and _own(loop.get('type')):
+            del loop['type']
+            loop.pop('skips', None)
+    imports = cfg.get('custom_imports')
+    if imports:
+        names = imports['imports']
+        imports['imports'] = [n for n in ([names] if isinstance(names, str) else names) if not _own(n)]
+        if not imports['imports']:
+            del cfg['custom_imports']
+    return cfg
+
+
+def _without(value, names: tuple):
+    """Settings without the keys of these names, at any level."""
+    if isinstance(value, dict):
+        return {name: _without(item, names) for name, item in value.items() if name not in names}
+    return type(value)(_without(item, names) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _own(type_) -> bool:
+    return str(type_).split('.')[0] == 'mmadn'
+
+
+def _equivalent(value, where: str):
+    """Settings with stock types in place of this package's; raises ValueError where there is none."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_equivalent(item, f'{where}[{i}]') for i, item in enumerate(value))
+    if not isinstance(value, dict):
+        return value
+    value = {name: _equivalent(item, f'{where}.{name}') for name, item in value.items()}
+    if _own(value.get('type')):
+        name = value['type'].rpartition('.')[2]
+        if name not in EQUIVALENTS:
+            raise InputError(
+                f'{where} is a {value["type"]}, which has no equivalent in mmpretrain or mmdet; put a stock '
+                'type into the config, or extract in memory with mmadn.deploy.extract(model, skip)'
+            )
+        value['type'], gone = EQUIVALENTS[name]
+        value = {k: v for k, v in value.items() if k not in gone}
+    return value
