@@ -290,11 +290,11 @@ def test_every_family_trains_by_algorithm_1(family):
 
 def test_depths_are_chosen_and_drawn():
     backbone = toy.build().backbone
-    assert draw(backbone, ('super', 'base'), 7) == ['FFFF', 'TTTT']
-    assert draw(backbone, ('TFFF', 'base'), 7) == ['TFFF', 'TTTT']
+    assert draw(backbone, ('super', 'base'), 0, 7) == ['FFFF', 'TTTT']
+    assert draw(backbone, ('TFFF', 'base'), 0, 7) == ['TFFF', 'TTTT']
     for depths in (('random', 'base'), ('super', 'random'), ('random', 'random')):
-        pairs = [draw(backbone, depths, i) for i in range(400)]
-        assert pairs == [draw(backbone, depths, i) for i in range(400)]  # on every process
+        pairs = [draw(backbone, depths, 0, i) for i in range(400)]
+        assert pairs == [draw(backbone, depths, 0, i) for i in range(400)]  # on every process
         assert all(a != b for a, b in pairs)
         for pass_, depth in enumerate(depths):
             fixed = {'super': {'FFFF'}, 'base': {'TTTT'}}.get(depth)
@@ -316,7 +316,7 @@ def test_the_two_passes_run_at_the_drawn_depths(tmp_path):
         tmp_path, custom_hooks=[hook, Watch()], val_cfg=None, val_dataloader=None, val_evaluator=None
     )
     runner.train()
-    expected = [s for i in range(8) for s in draw(runner.model.backbone, ('random', 'random'), i)]
+    expected = [s for i in range(8) for s in draw(runner.model.backbone, ('random', 'random'), 0, i)]
     assert seen == expected
     assert all(torch.isfinite(p).all() for p in runner.model.parameters())
 
