@@ -87,7 +87,7 @@ def _normalisation(model: nn.Module) -> dict[str, Any]:
     return {
         'mean': None if mean is None else mean.flatten().tolist(),
         'std': None if std is None else std.flatten().tolist(),
-        'reversed channels (to_rgb, bgr_to_rgb)': getattr(preprocessor, '_channel_conversion', False),
+        'to_rgb': any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion')),
     }
 
 
