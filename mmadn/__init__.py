@@ -11,7 +11,8 @@ from .models.backbones import (
 from .datasets.image_folder import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .models.heads import DropoutLinearClsHead
-from .engine.self_distillation import DistillationHook, SelfDistillationHook
+from .engine.self_distillation import SelfDistillationHook
+from .engine.teacher import DistillationHook
 from .models.backbones.short import ShortMobileNetV2, ShortResNet
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN

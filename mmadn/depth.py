@@ -131,6 +131,7 @@ class AdaptiveDepth:
             raise InputError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
         super().__init__(*args, **kwargs)
         self.mandatory = mandatory
+        self.fixed = fixed
         self._switches = []
         shared = () if skip_aware_norms == 'all' else self.shared
         for required, skippable in self.sub_paths(mandatory):

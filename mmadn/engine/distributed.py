@@ -5,11 +5,11 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..errors import FailedError
+from ..errors import InputError
 
 # Where a launcher says who a process is: torch.distributed's name, the launcher's name.
 _ENVIRONMENT = {
-    'pytorch': {},
+    'pytorch': {'RANK': 'RANK', 'WORLD_SIZE': 'WORLD_SIZE'},
     'slurm': {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'},
     'mpi': {
         'RANK': 'OMPI_COMM_WORLD_RANK',
@@ -26,26 +26,26 @@ def launch_on_cpu(cfg: Config) -> None:
     already as it is, so this makes one and has the model wrapped without devices.
 
     Raises:
-        RuntimeError: A variable of the launcher's environment is missing.
+        ValueError: The launcher is unknown, or this process was not started by it.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none' or get_device() != 'cpu':
         return
-    env = os.environ
-    try:
-        env.update({name: env[theirs] for name, theirs in _ENVIRONMENT[launcher].items()})
-        if launcher == 'slurm' and 'MASTER_ADDR' not in env:
-            nodes = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
-            env['MASTER_ADDR'] = subprocess.check_output(nodes, text=True).split()[0]
-        env.setdefault('MASTER_PORT', '29500')
-        missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR') if name not in env]
-    except KeyError as error:
-        missing = error.args
-    if missing:
-        raise FailedError(
+    if launcher not in _ENVIRONMENT:
+        raise InputError(f'launcher={launcher!r}: give none, {", ".join(_ENVIRONMENT)}')
+    env, names = os.environ, _ENVIRONMENT[launcher]
+    asks_slurm = launcher == 'slurm' and 'MASTER_ADDR' not in env
+    needed = [*names.values(), 'SLURM_NODELIST' if asks_slurm else 'MASTER_ADDR']
+    if missing := [name for name in needed if name not in env]:
+        raise InputError(
             f'launcher={launcher!r}: the environment lacks {", ".join(missing)}; start the processes with '
             'tools/dist_train.sh (pytorch), tools/slurm_train.sh (slurm) or mpirun'
         )
+    env.update({name: env[theirs] for name, theirs in names.items()})
+    if asks_slurm:
+        nodes = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+        env['MASTER_ADDR'] = subprocess.check_output(nodes, text=True).split()[0]
+    env.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
     cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}

@@ -1,94 +1,84 @@
 import random
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
-import torch
-from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmpretrain import get_model
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
+from mmengine.dist import broadcast_object_list
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from ..depth import adaptive_backbone, unwrap
-from ..errors import InputError, NotAdaptiveError
+from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..errors import InputError
 from ..registry import HOOKS
-from .losses import feature_divergence, kl_divergence, touch
+from .foreground import count_foreground, foremost
+from .losses import feature_divergence, kl_divergence
+from .teacher import Teacher
+from .train_step import TrainStepHook, record
+from .two_passes import forgetting, local_gradients, own_samples, reaching_all, touch
 
 
-class _TrainStepHook(Hook):
-    """Stands in for the model's `train_step` while training runs."""
+class Lesson(NamedTuple):
+    """What the first pass teaches the second one."""
 
-    def before_train(self, runner):
-        model = runner.model
-        if is_model_wrapper(model) and not isinstance(model, DistributedDataParallel):
-            raise NotAdaptiveError(
-                f'{type(self).__name__} cannot drive {type(model).__name__}, which moves parameters within '
-                'an iteration; train without a wrapper or with '
-                "model_wrapper_cfg=dict(type='MMDistributedDataParallel')"
-            )
-        self.prepare(runner)
-        model.train_step = partial(self.train_step, model)
-
-    def after_train(self, runner):
-        del runner.model.train_step  # the method of its class shows again
-
-    def prepare(self, runner):
-        """Fails now for what would fail in the first iteration."""
+    outputs: dict[str, Any]  # of the modules that are compared, by their names
+    level: int | None  # the index of the neck's level that is compared, where only one is
 
 
 @HOOKS.register_module()
-class SelfDistillationHook(_TrainStepHook):
+class SelfDistillationHook(TrainStepHook):
     """Trains a stock classifier or detector with an adaptive-depth backbone by self-distillation.
 
     Each iteration is two passes over the same batch and one optimizer step (Algorithm 1). The super-net
     learns from the labels, `alpha * L(super)`; then the base-net learns from the super-net,
     `(1 - alpha) * KL(super || base)`. A classifier's base-net sees no labels and is compared by its
-    logits; a detector's learns from the ground truth too and is compared by the pooled features of its
-    neck, `(1 - alpha) * (L(base) + KL)`. Each pass runs its own backward, so that the peak memory is
-    that of one pass. While training runs, the hook stands in for the model's `train_step`.
+    logits. A detector's base-net learns from the ground truth too and is compared by the pooled features
+    of the neck, `(1 - alpha) * (L(base) + KL)`. Each pass runs its own backward, so that the peak memory
+    is that of one pass. While training runs, the hook stands in for the model's `train_step`.
+
+    Statistics that a head or a loss keeps from iteration to iteration, such as the thresholds of Dynamic
+    R-CNN, follow the first pass alone and serve both. Norms follow every pass that uses them.
 
     Logged are `loss_super`, `loss_base` (where the base-net learns from the labels) and `loss_distill`
     with these weights, their sum `loss`, and what the heads report of the super-net.
 
     Args:
-        alpha (float): Weight of the super-net's loss, between 0 and 1.
-        temperature (float): Temperature of the KL terms, above 0.
-        topk (int, optional): Only this many of the teacher's largest logits enter; None takes all.
-        features (Sequence[str], optional): Modules whose outputs are distilled, such as
+        alpha: Weight of the super-net's loss, between 0 and 1.
+        temperature: Temperature of the KL terms, above 0.
+        topk: Only this many of the teacher's largest logits enter; None takes all.
+        features: Names of the modules whose outputs are distilled, such as
             `('backbone.layer3', 'backbone.layer4')`, or `'backbone.stages.3'` in Swin and ConvNeXt and
             `'backbone.layers.11'` in ViT: see `feature_divergence`. By default `('neck',)` in a
             detector, none in a classifier.
-        levels (str): Which levels of the neck: 'all', or 'foreground' for the one that holds most
-            foreground anchors of the batch (the first, if there are none). That one is asked of the
-            targets of the detector's dense head, `bbox_head` or `rpn_head`.
-        labels (bool, optional): Whether the second pass learns from the labels too. By default in a
-            detector only.
-        logits (bool, optional): Whether the logits, the output of the module `head`, are distilled. By
-            default where there is one, as in every classifier.
-        depths (Sequence): The depths of the two passes, see `set_skip`. Either may be 'random', drawn
-            anew in each iteration among those that the other pass does not have (paper, Table 4).
-        teacher (dict, optional): A classifier that teaches the super-net: `config` and `checkpoint`
-            (paths, or what else `mmpretrain.get_model` takes), `weight` (0.9) of its KL term in the
-            super-net's loss, where the labels keep the rest, and its `temperature` (2).
+        levels: Which levels of the neck are distilled: 'all', or 'foreground' for the one that holds most
+            foreground anchors of the batch (the first, if there are none), by the targets of the
+            detector's dense head, `bbox_head` or `rpn_head`.
+        labels: Whether the second pass learns from the labels too. By default in a detector only.
+        logits: Whether the second pass learns from the logits, the output of the module `head`. By default
+            where there is one, as in every classifier.
+        depths: The depths of the two passes, see `set_skip`. Either may be 'random', drawn anew in each
+            iteration among those that the other pass does not have (paper, Table 4). The draws depend on
+            the seed of the run and on the iteration: all processes draw the same, and so does a resumed
+            run, because mmengine stores the seed in each checkpoint.
+        teacher: The arguments of `Teacher`, a classifier that teaches the super-net.
 
     Raises:
-        ValueError: An argument is out of its range, or does not fit the model.
+        ValueError: An argument is out of its range, or does not fit the model or the run.
         TypeError: The model has no adaptive-depth backbone, or a wrapper that shards it.
     """
 
     def __init__(
         self,
-        alpha=0.5,
-        temperature=1.0,
-        topk=500,
-        features=None,
-        levels='all',
-        labels=None,
-        logits=None,
-        depths=('super', 'base'),
-        teacher=None,
-    ):
+        alpha: float = 0.5,
+        temperature: float = 1.0,
+        topk: int | None = 500,
+        features: Sequence[str] | None = None,
+        levels: str = 'all',
+        labels: bool | None = None,
+        logits: bool | None = None,
+        depths: Sequence[str | Sequence[bool] | bool] = ('super', 'base'),
+        teacher: dict | None = None,
+    ) -> None:
         if not 0 < alpha < 1:
             raise InputError(f'alpha={alpha!r}: give a number between 0 and 1, without both')
         if not temperature > 0:
@@ -104,237 +94,144 @@ class SelfDistillationHook(_TrainStepHook):
         self.alpha = alpha
         self.temperature = temperature
         self.topk = topk
-        self.features = None if features is None else tuple(features)
+        self.features = features
         self.levels = levels
         self.labels = labels
         self.logits = logits
         self.depths = self.skips = tuple(depths)
+        self.seed = 0
         self.teacher = Teacher(**teacher) if teacher else None
 
-    def prepare(self, runner):
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        seeds = [runner.seed]  # by now that of the run that is resumed
+        broadcast_object_list(seeds)  # with diff_rank_seed each process has a seed of its own
+        (self.seed,) = seeds
+
+    def before_train_iter(self, runner: Runner, batch_idx: int = 0, data_batch: dict | None = None) -> None:
+        self.skips = draw(adaptive_backbone(runner.model), self.depths, self.seed, runner.iter)
+
+    def prepare(self, runner: Runner) -> None:
         self.before_train_iter(runner)
         model = unwrap(runner.model)
-        self._distilled(model)
+        if model.backbone.fixed:
+            raise InputError(
+                'fixed=True freezes what only other depths of the backbone use, and SelfDistillationHook '
+                'trains several depths; remove one of the two from the config'
+            )
+        self._check_names(model)
         with self._counting(model):
             pass
         if self.teacher:
             self.teacher.build(model)
 
-    def before_train_iter(self, runner, batch_idx=0, data_batch=None):
-        # By the iteration alone: all processes draw the same, and so does a run that was resumed.
-        self.skips = draw(adaptive_backbone(runner.model), self.depths, runner.iter)
-
-    def train_step(self, model, data, optim_wrapper):
+    def train_step(self, model: nn.Module, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One iteration of Algorithm 1, called as `model.train_step(data, optim_wrapper)` is."""
-        stock = unwrap(model)
-        backbone, distilled = adaptive_backbone(model), self._distilled(stock)
-        labels = not hasattr(stock, 'head') if self.labels is None else self.labels
-        first, second = self.skips
+        stock, backbone = unwrap(model), adaptive_backbone(model)
         with optim_wrapper.optim_context(model):
             data = stock.data_preprocessor(data, True)
 
         # A pass stays at its depth until its backward is done: with_cp runs the forward again there.
-        with backbone.skipping(first), _no_sync(model):
-            with (
-                optim_wrapper.optim_context(model),
-                record(distilled) as taught,
-                self._counting(stock) as counts,
-            ):
-                losses = model._run_forward(data, mode='loss')
-                loss, logs = stock.parse_losses(losses)
-                if self.teacher:
-                    loss = self.teacher.mix(loss, taught['head'], data, self.topk)
-            loss_super = self.alpha * loss
+        with backbone.skipping(self.skips[0]), local_gradients(model):
+            with optim_wrapper.optim_context(model):
+                loss_super, lesson, logs = self.first_pass(model, own_samples(data))
             optim_wrapper.backward(optim_wrapper.scale_loss(loss_super))
-            optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
+        optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
 
-        parts = {'loss_super': loss_super}
-        with backbone.skipping(second):
-            with optim_wrapper.optim_context(model), record(distilled) as student:
-                losses = model._run_forward(data, mode='loss' if labels else 'tensor')
-                if labels:
-                    parts['loss_base'] = (1 - self.alpha) * stock.parse_losses(losses)[0]
-                if self.levels == 'foreground':
-                    level = _most(counts)
-                    taught['neck'], student['neck'] = taught['neck'][level], student['neck'][level]
-                if distilled:
-                    parts['loss_distill'] = (1 - self.alpha) * self.divergence(student, taught)
-            loss = sum(part for name, part in parts.items() if name != 'loss_super')
-            # With depths drawn at random some parameters are in neither pass: there too, zero is theirs.
-            if isinstance(model, DistributedDataParallel) or 'random' in self.depths:
-                loss = touch(loss, [p for p in backbone.idle_parameters() if p.requires_grad])
-            optim_wrapper.update_params(loss)
+        with backbone.skipping(self.skips[1]), forgetting(stock), reaching_all(stock):
+            with optim_wrapper.optim_context(model):
+                losses = self.second_pass(model, data, lesson)
+            touch(backbone.idle_parameters())  # before the backward, so that their reduction need not wait
+            optim_wrapper.backward(optim_wrapper.scale_loss(sum(losses.values())))
+        if optim_wrapper.should_update():
+            optim_wrapper.step()
+            optim_wrapper.zero_grad()
 
-        parts = {name: part.detach() for name, part in parts.items()}
+        parts = {name: loss.detach() for name, loss in dict(loss_super=loss_super, **losses).items()}
         return {**logs, 'loss': sum(parts.values()), **parts}
 
-    def divergence(self, student: dict, teacher: dict) -> Tensor:
-        """The sum of all KL terms, from the recorded outputs of the two passes."""
-        return sum(
-            kl_divergence(student[name], teacher[name], self.temperature, self.topk)
-            if name == 'head'
-            else feature_divergence(student[name], teacher[name], self.temperature)
-            for name in student
-        )
+    def first_pass(self, model: nn.Module, data: dict) -> tuple[Tensor, Lesson, dict[str, Tensor]]:
+        """The super-net's pass, which learns from the labels and from an external teacher.
 
-    def _counting(self, model):
+        Returns:
+            The weighted loss, what the second pass learns from, and what the heads report for the log.
+        """
+        stock = unwrap(model)
+        distilled = self._distilled(stock)
+        recorded = {*distilled, 'head'} if self.teacher else distilled
+        with record(stock, recorded) as outputs, self._counting(stock) as counts:
+            losses = model._run_forward(data, mode='loss')
+        loss, logs = stock.parse_losses(losses)
+        if self.teacher:
+            loss = self.teacher.mix(loss, outputs['head'], data['inputs'], self.topk)
+        level = foremost(counts) if self.levels == 'foreground' else None
+        return self.alpha * loss, Lesson({name: outputs[name] for name in distilled}, level), logs
+
+    def second_pass(self, model: nn.Module, data: dict, lesson: Lesson) -> dict[str, Tensor]:
+        """The base-net's pass, which learns from the first one; returns the weighted losses by name."""
+        stock = unwrap(model)
+        labels = self._labels(stock)
+        with record(stock, lesson.outputs) as outputs:
+            losses = model._run_forward(data, mode='loss' if labels else 'tensor')
+        parts = {}
+        if labels:
+            parts['loss_base'] = (1 - self.alpha) * stock.parse_losses(losses)[0]
+        if outputs:
+            parts['loss_distill'] = (1 - self.alpha) * self.divergence(outputs, lesson)
+        return parts
+
+    def divergence(self, outputs: dict[str, Any], lesson: Lesson) -> Tensor:
+        """The sum of all KL terms between the recorded outputs of the second pass and those of the first."""
+        terms = []
+        for name, student in outputs.items():
+            teacher = lesson.outputs[name]
+            if name == 'neck' and lesson.level is not None:
+                student, teacher = student[lesson.level], teacher[lesson.level]
+            if name == 'head':
+                terms.append(kl_divergence(student, teacher, self.temperature, self.topk))
+            else:
+                terms.append(feature_divergence(student, teacher, self.temperature))
+        return sum(terms)
+
+    def _counting(self, model: nn.Module) -> AbstractContextManager:
         return count_foreground(model) if self.levels == 'foreground' else nullcontext()
 
-    def _distilled(self, model) -> dict:
-        """The modules whose outputs are compared, by their names."""
+    def _labels(self, model: nn.Module) -> bool:
+        """Whether the second pass learns from the labels."""
+        return not hasattr(model, 'head') if self.labels is None else self.labels
+
+    def _distilled(self, model: nn.Module) -> list[str]:
+        """The names of the modules whose outputs are compared."""
         classifier = hasattr(model, 'head')
-        names = list((() if classifier else ('neck',)) if self.features is None else self.features)
+        logits = classifier if self.logits is None else self.logits
+        features = (() if classifier else ('neck',)) if self.features is None else self.features
+        return [*(['head'] if logits else []), *features]
+
+    def _check_names(self, model: nn.Module) -> None:
+        names = self._distilled(model)
         if self.levels == 'foreground' and 'neck' not in names:
             raise InputError(f"levels='foreground' needs 'neck' among the features, which are {names}")
-        if (classifier if self.logits is None else self.logits) or self.teacher:
-            names.insert(0, 'head')
-        if not (names or self.labels or (self.labels is None and not classifier)):
+        if not (names or self._labels(model)):
             raise InputError('nothing is left for the base-net to learn from: labels, logits or features')
         modules = dict(model.named_modules())
-        for name in names:
+        for name in [*names, 'head'] if self.teacher else names:
             if name not in modules:
-                stages = [f'backbone.{n}' for n, _ in adaptive_backbone(model).named_children()]
+                stages = [f'backbone.{n}' for n, _ in model.backbone.named_children()]
                 raise InputError(
                     f'there is no module {name!r} to distil in {type(model).__name__}; give names '
                     f'from named_modules(), such as {", ".join(stages)}'
                 )
-        return {name: modules[name] for name in names}
 
 
-@HOOKS.register_module()
-class DistillationHook(_TrainStepHook):
-    """Trains a stock classifier on the labels and on a teacher: the individually distilled networks.
-
-    They are what the paper compares with in Fig. 4b, and it does not say how labels and teacher are
-    weighted; the default is that of `Teacher`.
-
-    Args:
-        teacher (dict): As in SelfDistillationHook.
-        topk (int, optional): Only this many of the teacher's largest logits enter; None takes all.
-    """
-
-    def __init__(self, teacher, topk=500):
-        self.teacher, self.topk = Teacher(**teacher), topk
-
-    def prepare(self, runner):
-        self.teacher.build(unwrap(runner.model))
-
-    def train_step(self, model, data, optim_wrapper):
-        """An iteration, called as `model.train_step(data, optim_wrapper)` is."""
-        with optim_wrapper.optim_context(model):
-            data = unwrap(model).data_preprocessor(data, True)
-            with record({'head': unwrap(model).head}) as student:
-                losses = model._run_forward(data, mode='loss')
-            loss, logs = unwrap(model).parse_losses(losses)
-            logs['loss'] = self.teacher.mix(loss, student['head'], data, self.topk)
-        optim_wrapper.update_params(logs['loss'])
-        return logs
-
-
-class Teacher:
-    """A trained classifier that teaches another one; see the arguments of SelfDistillationHook."""
-
-    def __init__(self, config, checkpoint, weight=0.9, temperature=2.0):
-        if not 0 < weight <= 1:
-            raise InputError(f'teacher weight={weight!r}: give a number above 0, at most 1')
-        if not temperature > 0:
-            raise InputError(f'teacher temperature={temperature!r}: give a number above 0')
-        self.config, self.checkpoint = config, checkpoint
-        self.weight, self.temperature = weight, temperature
-
-    def build(self, model):
-        """Loads the teacher on the device of `model`, the student, whose normalised images it gets."""
-        device = next(model.parameters()).device
-        self.model = get_model(self.config, pretrained=self.checkpoint, device=device).eval()
-        for name in ('mean', 'std'):
-            theirs, ours = (getattr(m.data_preprocessor, name, None) for m in (self.model, model))
-            if theirs is not None and ours is not None and not torch.equal(theirs, ours):
-                raise InputError(
-                    f'the teacher {self.config} normalises images by {name}={theirs.flatten().tolist()}, the '
-                    f'model by {ours.flatten().tolist()}: both see the same images, so choose one of them'
-                )
-
-    def mix(self, loss, logits, data, topk):
-        """The student's loss on the labels, mixed with the divergence of its logits, (N, C), from here."""
-        with torch.no_grad():
-            taught = self.model(data['inputs'], mode='tensor')
-        if taught.shape != logits.shape:
-            raise InputError(
-                f'the teacher {self.config} knows {taught.shape[1]} classes, the model {logits.shape[1]}'
-            )
-        divergence = kl_divergence(logits, taught, self.temperature, topk)
-        return self.weight * divergence + (1 - self.weight) * loss
-
-
-def draw(backbone, depths, iteration: int) -> list[str]:
+def draw(backbone: AdaptiveDepth, depths: Sequence, seed: int, iteration: int) -> list[str]:
     """The skips of the two passes of an iteration; 'random' is any that the other pass does not have.
 
     Raises:
         ValueError: A depth is neither 'random' nor one of the backbone's.
     """
     skips = [None if depth == 'random' else backbone.parse_skip(depth) for depth in depths]
-    generator = random.Random(iteration)
+    generator = random.Random(f'{seed} {iteration}')
     for i in range(2):
         if skips[i] is None:
             skips[i] = generator.choice([skip for skip in backbone.subnets() if skip != skips[1 - i]])
     return skips
-
-
-@contextmanager
-def record(modules: dict):
-    """Collects in a dict, under the same names, what `modules` return during a `with` block."""
-    outputs = {}
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            handle = module.register_forward_hook(
-                lambda module, args, output, name=name: outputs.__setitem__(name, output)
-            )
-            stack.callback(handle.remove)
-        yield outputs
-
-
-@contextmanager
-def count_foreground(model):
-    """Collects in a list how many foreground anchors each level has, by the targets of a detector's head.
-
-    Yields:
-        list[Tensor]: Filled by a pass in `mode='loss'` with one number for each level of the neck.
-
-    Raises:
-        ValueError: The detector has no dense head that labels anchors by level.
-    """
-    head = getattr(model, 'bbox_head', None) or getattr(model, 'rpn_head', None)
-    advice = "levels='foreground' asks the targets of a bbox_head or rpn_head; give levels='all'"
-    if not hasattr(head, 'get_targets'):
-        raise InputError(f'{type(model).__name__} has no head with get_targets: {advice}')
-    counts, get_targets = [], head.get_targets
-
-    def counting(*args, **kwargs):
-        targets = get_targets(*args, **kwargs)
-        labels = next((item for item in targets or () if _labels_by_level(item)), None)
-        if labels is None:
-            raise InputError(f'{type(head).__name__} labels no anchors by level: {advice}')
-        counts[:] = [((level >= 0) & (level < head.num_classes)).sum() for level in labels]
-        return targets
-
-    head.get_targets = counting
-    try:
-        yield counts
-    finally:
-        del head.get_targets  # the method of its class shows again
-
-
-def _most(counts) -> int:
-    counts = torch.stack(counts)
-    all_reduce(counts)  # all processes choose the level alike, as one with the whole batch would
-    return int(counts.argmax())
-
-
-def _labels_by_level(item):
-    return isinstance(item, (list, tuple)) and all(
-        isinstance(level, Tensor) and level.dtype == torch.long for level in item
-    )
-
-
-def _no_sync(model):
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

@@ -20,7 +20,8 @@ from mmpretrain.structures import DataSample
 from benchmarks import Contestant, Ratio, Settings, measure
 from benchmarks.contests.train import MIB, bytes_held
 from mmadn.checkpoint.files import load_model
-from mmadn.engine.self_distillation import DistillationHook, SelfDistillationHook
+from mmadn.engine.self_distillation import SelfDistillationHook
+from mmadn.engine.teacher import DistillationHook
 from mmadn.errors import InputError
 from mmadn.evaluation.memory import peak_memory
 from mmadn.evaluation.timing import read_clock, summary
@@ -155,7 +156,8 @@ class TrainStep:
         with self._scoped():
             self.wrapper = self._optim_wrapper(copy.deepcopy(cfg.optim_wrapper))
             self.hooks = self._hooks(cfg.get('custom_hooks') or ())
-        self.runner = SimpleNamespace(model=self.model, iter=-1)  # as much as the hooks ask of one
+        # As much of a runner as the hooks ask for.
+        self.runner = SimpleNamespace(model=self.model, iter=-1, cfg=cfg, seed=0)
         for hook in self.hooks:
             hook.before_train(self.runner)
 

@@ -1,15 +1,18 @@
 """Detectors: trained by the hook, switched at run time, and equal to the stock ones at full depth."""
 
 import copy
+import functools
 
 import detectors
 import pytest
 import torch
 from conftest import ROOT
 from detectors import DETECTORS
+from mmcv.cnn import is_norm
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
 
 from mmadn import SelfDistillationHook
 
@@ -32,13 +35,39 @@ class Gradients(OptimWrapper):
         }
 
 
+def build(name, **changes):
+    """A detector of `detectors`, or Fast R-CNN; `changes` replaces parts of the config, by their paths."""
+    cfg = detectors.config('faster_rcnn' if name == 'fast_rcnn' else name).model
+    if name == 'fast_rcnn':
+        cfg.type = 'FastRCNN'
+        del cfg.rpn_head, cfg.train_cfg.rpn, cfg.train_cfg.rpn_proposal, cfg.test_cfg.rpn
+    for path, value in changes.items():
+        *parents, key = path.split('.')
+        functools.reduce(getattr, parents, cfg)[key] = value
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.train()
+
+
+def batch(name='', seed=0):
+    """A batch of `detectors`, for Fast R-CNN with proposals: the objects moved, and boxes without any."""
+    data = detectors.batch(seed=seed)
+    if name == 'fast_rcnn':
+        for sample in data['data_samples']:
+            corner = torch.arange(0.0, 48.0, 4.0)[:, None].repeat(1, 2)
+            boxes = [sample.gt_instances.bboxes + 2, torch.cat([corner, corner + 12], 1)]
+            sample.proposals = InstanceData(bboxes=torch.cat(boxes))
+    return data
+
+
 def by_hand(model, data, neck=True, level=None, labels=True):
     """The losses and gradients of one iteration, written out from the paper's COCO runs."""
     seen = []
     handle = model.neck.register_forward_hook(lambda m, args, out: seen.append(out))
     data = model.data_preprocessor(data, True)
     model.backbone.set_skip('super')
-    loss_super = 0.5 * model.parse_losses(model(**data, mode='loss'))[0]
+    loss_super = 0.5 * model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0]
     loss_super.backward()
     model.backbone.set_skip('base')
     loss_base = 0.5 * model.parse_losses(model(**data, mode='loss'))[0]
@@ -53,10 +82,11 @@ def by_hand(model, data, neck=True, level=None, labels=True):
 
 
 @pytest.mark.parametrize('arguments', [{}, dict(features=())], ids=['KL', 'no KL'])
-@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('name', [*DETECTORS, 'fast_rcnn'])
 def test_an_iteration_is_the_papers(name, arguments):
-    model, expected = (detectors.build(name).train() for _ in range(2))
-    wrapper, data = Gradients(model), detectors.batch()
+    """Fast R-CNN takes the boxes out of the proposals in the batch."""
+    model, expected = (build(name) for _ in range(2))
+    wrapper, data = Gradients(model), batch(name)
     torch.manual_seed(1)  # two-stage heads sample
     logs = SelfDistillationHook(**arguments).train_step(model, copy.deepcopy(data), wrapper)
     torch.manual_seed(1)
@@ -107,6 +137,59 @@ def test_the_level_with_most_foreground_anchors(name):
     logs = hook.train_step(model, data, Gradients(model))
     assert logs['loss_distill'].item() == pytest.approx(0.5 * kl.item(), rel=1e-4)
     assert 'get_targets' not in vars(getattr(model, 'bbox_head' if name == 'retinanet' else 'rpn_head'))
+
+
+DYNAMIC = dict(iou_topk=3, beta_topk=2, update_iter_interval=3, initial_iou=0.1, initial_beta=1.0)
+STATISTICS = {  # the detector, what it gets instead of its own
+    'Dynamic R-CNN': (
+        'faster_rcnn',
+        {
+            'roi_head.type': 'DynamicRoIHead',
+            'roi_head.bbox_head.loss_bbox': dict(type='SmoothL1Loss', beta=1.0),
+            'train_cfg.rcnn.dynamic_rcnn': DYNAMIC,
+        },
+    ),
+    'Seesaw': ('faster_rcnn', {'roi_head.bbox_head.loss_cls': dict(type='SeesawLoss', num_classes=4)}),
+    'EQLv2': ('faster_rcnn', {'roi_head.bbox_head.loss_cls': dict(type='EQLV2Loss', num_classes=4)}),
+    'GHM': ('retinanet', {'bbox_head.loss_cls': dict(type='GHMC', bins=5, momentum=0.75)}),
+}
+
+
+def statistics(model):
+    """What the heads of a detector remember from iteration to iteration."""
+    found = {
+        f'{path}.{name}': buffer
+        for path, module in model.named_modules()
+        if not path.startswith('backbone') and not is_norm(module)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+    if type(head := getattr(model, 'roi_head', None)).__name__ == 'DynamicRoIHead':
+        found.update(ious=torch.tensor(head.iou_history), betas=torch.tensor(head.beta_history))
+        found.update(beta=torch.tensor(head.bbox_head.loss_bbox.beta))
+        assigner = head.bbox_assigner
+        thresholds = assigner.pos_iou_thr, assigner.neg_iou_thr, assigner.min_pos_iou
+        found.update(thresholds=torch.tensor(thresholds))
+    return found
+
+
+@pytest.mark.parametrize('name', STATISTICS)
+def test_statistics_of_losses_follow_the_first_pass(name):
+    """After each of four iterations they are those of the super-net trained alone with the same weights."""
+    detector, changes = STATISTICS[name]
+    model, expected = build(detector, **changes), build(detector, **changes)
+    start = copy.deepcopy(statistics(model))
+    hook, wrapper = SelfDistillationHook(), Gradients(model)
+    for i in range(4):
+        torch.manual_seed(i)  # two-stage heads sample
+        hook.train_step(model, detectors.batch(seed=i), wrapper)
+        torch.manual_seed(i)
+        data = expected.data_preprocessor(detectors.batch(seed=i), True)
+        expected(**data, mode='loss')
+        found, wanted = statistics(model), statistics(expected)
+        assert found.keys() == wanted.keys()
+        for key in wanted:
+            assert torch.equal(found[key], wanted[key]), (i, key)
+    assert any(not torch.equal(start[key], found[key]) for key in start)  # there are some
 
 
 @pytest.mark.parametrize('levels', ['all', 'foreground'])

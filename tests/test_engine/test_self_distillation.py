@@ -1,3 +1,6 @@
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,7 +8,9 @@ import toy
 from backbones import CASES
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import MODEL_WRAPPERS, MODELS
 from torch import nn
 
@@ -103,6 +108,56 @@ def test_training_is_algorithm_1(arguments, with_cp, norm_eval, clip, accumulate
     for name, value in model.named_buffers():
         assert torch.allclose(value, expected.get_buffer(name), rtol=1e-5), name
     assert model.backbone.skip == 'FFFF'
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Builds mmengine's wrapper with a loss scale on a CPU, without autocast: as exact as without a scale."""
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', partial(torch.amp.GradScaler, device='cpu'))
+
+    class Scaled(AmpOptimWrapper):
+        optim_context = OptimWrapper.optim_context
+
+    return partial(Scaled, loss_scale=dict(init_scale=2.0**10, growth_interval=3))
+
+
+@pytest.mark.parametrize('clip', [None, 0.05], ids=['', 'clip'])
+@pytest.mark.parametrize('accumulate', [1, 2], ids=['', 'accumulate'])
+def test_a_loss_scale_does_not_change_the_update(scaled, accumulate, clip):
+    updated = []
+    for build in (OptimWrapper, scaled):
+        model = toy.build(backbone=dict(norm_eval=True)).train()
+        start = weights(model)
+        wrapper = build(
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
+            accumulative_counts=accumulate,
+            clip_grad=clip and dict(max_norm=clip),
+        )
+        wrapper.initialize_count_status(model, 0, 4)
+        for i in range(4):
+            SelfDistillationHook().train_step(model, toy.batch(seed=i), wrapper)
+        updated.append(weights(model))
+    assert (updated[0] - updated[1]).norm() < 1e-5 * (updated[0] - start).norm()
+    assert wrapper.loss_scaler.get_scale() == (2.0**11 if accumulate == 1 else 2.0**10)
+
+
+@pytest.mark.parametrize('overflowing', ['FFFF', 'TTTT'])
+def test_a_step_is_skipped_if_either_pass_overflows(scaled, overflowing):
+    model = toy.build().train()
+    wrapper = scaled(optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+    hook, start = SelfDistillationHook(), weights(model)
+
+    def overflow(grad):
+        return grad * float('inf') if model.backbone.skip == overflowing else grad
+
+    handle = model.head.fc.weight.register_hook(overflow)
+    hook.train_step(model, toy.batch(), wrapper)
+    assert torch.equal(weights(model), start)
+    assert wrapper.loss_scaler.get_scale() == 2.0**9
+    handle.remove()
+    hook.train_step(model, toy.batch(), wrapper)
+    assert torch.isfinite(weights(model)).all() and not torch.equal(weights(model), start)
 
 
 def test_topk_is_passed_on():
@@ -209,6 +264,38 @@ def test_a_stock_backbone_stops_before_the_first_iteration(tmp_path):
     assert runner.iter == 0
 
 
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(cfg=Config(dict(compile=True))), '"compile" in the config'),
+        (
+            dict(cfg=Config(dict(efficient_conv_bn_eval=['backbone']))),
+            r"efficient_conv_bn_eval=\['backbone'\]",
+        ),
+        (dict(model=toy.model_cfg(backbone=dict(fixed=True, skip='base'))), 'fixed=True freezes'),
+        (dict(hooks=[dict(type='mmadn.SelfDistillationHook')]), 'another hook of this kind'),
+    ],
+    ids=['compile', 'efficient_conv_bn_eval', 'fixed', 'two hooks'],
+)
+def test_what_does_not_go_together_stops_before_the_first_iteration(arguments, message, tmp_path):
+    runner = toy.runner(tmp_path, **arguments)
+    with pytest.raises(ValueError, match=message) as error:
+        runner.train()
+    assert runner.iter == 0 and 'remove' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('option', ['find_unused_parameters', 'static_graph'])
+def test_options_of_the_wrapper_that_stop_a_training_are_refused(option, tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = MMDistributedDataParallel(toy.build(), **{option: True})
+        with pytest.raises(ValueError, match=f'^{option}=True: .* remove {option} from the config') as error:
+            SelfDistillationHook().before_train(SimpleNamespace(model=model))
+        assert '\n' not in str(error.value)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_sharding_wrapper_is_refused():
     @MODEL_WRAPPERS.register_module(force=True)
     class Sharded(nn.Module):
@@ -290,11 +377,11 @@ def test_every_family_trains_by_algorithm_1(family):
 
 def test_depths_are_chosen_and_drawn():
     backbone = toy.build().backbone
-    assert draw(backbone, ('super', 'base'), 7) == ['FFFF', 'TTTT']
-    assert draw(backbone, ('TFFF', 'base'), 7) == ['TFFF', 'TTTT']
+    assert draw(backbone, ('super', 'base'), 0, 7) == ['FFFF', 'TTTT']
+    assert draw(backbone, ('TFFF', 'base'), 0, 7) == ['TFFF', 'TTTT']
     for depths in (('random', 'base'), ('super', 'random'), ('random', 'random')):
-        pairs = [draw(backbone, depths, i) for i in range(400)]
-        assert pairs == [draw(backbone, depths, i) for i in range(400)]  # on every process
+        pairs = [draw(backbone, depths, 0, i) for i in range(400)]
+        assert pairs == [draw(backbone, depths, 0, i) for i in range(400)]  # on every process
         assert all(a != b for a, b in pairs)
         for pass_, depth in enumerate(depths):
             fixed = {'super': {'FFFF'}, 'base': {'TTTT'}}.get(depth)
@@ -316,9 +403,51 @@ def test_the_two_passes_run_at_the_drawn_depths(tmp_path):
         tmp_path, custom_hooks=[hook, Watch()], val_cfg=None, val_dataloader=None, val_evaluator=None
     )
     runner.train()
-    expected = [s for i in range(8) for s in draw(runner.model.backbone, ('random', 'random'), i)]
+    expected = [s for i in range(8) for s in draw(runner.model.backbone, ('random', 'random'), 0, i)]
     assert seen == expected
     assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+
+
+class Depths(Hook):
+    """Keeps the depths of all iterations."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, SelfDistillationHook))
+        self.drawn.append(tuple(hook.skips))
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Runs a training with random depths and returns the pairs of all its iterations, and the runner."""
+
+    def run(name, **settings):
+        depths = Depths()
+        hook = dict(type='mmadn.SelfDistillationHook', depths=('random', 'random'))
+        never = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
+        runner = toy.runner(tmp_path / name, custom_hooks=[hook, depths], **never, **settings)
+        runner.train()
+        return depths.drawn, runner
+
+    return run
+
+
+def test_another_seed_draws_other_depths(drawn):
+    pairs = [drawn(str(i), randomness=dict(seed=seed), epochs=1)[0] for i, seed in enumerate((1, 2, 1))]
+    assert pairs[0] == pairs[2] != pairs[1]
+
+
+@pytest.mark.parametrize('seed', [None, 3], ids=str)
+def test_a_resumed_run_draws_the_depths_that_it_would_have_drawn(drawn, seed):
+    """Also where mmengine chose the seed, and a run that is started again would get another one."""
+    begun, first = drawn('run', randomness=dict(seed=seed), epochs=1)
+    settings = dict(resume=True, epochs=2, experiment_name='resumed')
+    resumed, _ = drawn('run', randomness=dict(seed=seed), **settings)
+    whole, _ = drawn('whole', randomness=dict(seed=first.seed), epochs=2)
+    assert len(begun) == len(resumed) == 4
+    assert begun + resumed == whole
 
 
 @pytest.mark.parametrize('depths', ['super', ('super',), ('super', 'TT'), ('some', 'base')], ids=str)
@@ -374,6 +503,29 @@ def test_a_teacher_that_does_not_fit(teacher):
         SelfDistillationHook(teacher=paths).teacher.build(model)
     with pytest.raises(ValueError, match='teacher weight=2: give a number above 0, at most 1'):
         SelfDistillationHook(teacher=dict(**paths, weight=2))
+
+
+def test_a_teacher_that_sees_the_channels_in_another_order(teacher):
+    model = toy.build()
+    model.data_preprocessor = MODELS.build(
+        dict(type='mmpretrain.ClsDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
+    )
+    with pytest.raises(ValueError, match='to_rgb=False, the model by True'):
+        SelfDistillationHook(teacher=teacher[0]).teacher.build(model)
+
+
+def test_a_teacher_does_not_bring_the_logits_into_the_second_pass(teacher):
+    """`logits=False` compares the features alone, with a teacher of the super-net as without one."""
+    logs = []
+    for arguments in (dict(teacher=teacher[0]), {}):
+        hook = SelfDistillationHook(logits=False, features=('backbone.layer3',), **arguments)
+        model = toy.build(backbone=dict(norm_eval=True)).train()
+        if hook.teacher:
+            hook.teacher.build(model)
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
+        logs.append(hook.train_step(model, toy.batch(), wrapper))
+    assert logs[0]['loss_super'] != logs[1]['loss_super']
+    assert logs[0]['loss_distill'] == logs[1]['loss_distill'] > 0
 
 
 def test_an_individual_network_is_distilled(teacher, tmp_path):
