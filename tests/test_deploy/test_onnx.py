@@ -15,7 +15,8 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
 from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
-from mmadn.deploy import onnx as deploy  # noqa: E402
+from mmadn.deploy.onnx import export  # noqa: E402
+from mmadn.deploy.onnx.session import open_session  # noqa: E402
 
 HEAVY = ('Conv', 'Gemm', 'MatMul')
 RESNET = dict(
@@ -201,7 +202,7 @@ def test_a_file_that_would_be_wrong_is_not_written(exported, tmp_path, monkeypat
         if node.name == 'stage.1':  # one stage the wrong way round
             then, other = node.attribute
             then.name, other.name = other.name, then.name
-    monkeypatch.setattr(deploy, '_adaptive', lambda *args: made)
+    monkeypatch.setattr(export, '_adaptive', lambda *args: made)
     with pytest.raises(RuntimeError, match='would differ from torch at depth FF'):
         export_onnx(model, tmp_path / 'wrong.onnx', (3, 40, 32), adaptive=True)
     assert not any(tmp_path.iterdir())
@@ -265,7 +266,7 @@ def test_the_tool_writes_a_file_of_one_depth(tmp_path, monkeypatch, capsys):
     images = torch.randn(1, 3, 32, 32)
     with model.backbone.skipping('FT'), torch.no_grad():
         expected = model(images).numpy()
-    session = deploy.open_session(out)
+    session = open_session(out)
     np.testing.assert_allclose(
         session.run(None, {'images': images.numpy()})[0], expected, rtol=1e-4, atol=1e-4
     )
