@@ -7,7 +7,6 @@ stochastic depth inside the mandatory sub-path is off. Nothing of the network's 
 
 import copy
 import functools
-import itertools
 from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
@@ -16,9 +15,8 @@ from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, initialize,
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
+from .depth_names import DepthNames
 from .errors import InputError, NotAdaptiveError
-
-PRESETS = {'super': 'F', 'base': 'T'}
 
 
 class Switch:
@@ -103,7 +101,7 @@ def split(stages, mandatory=None):
     return [(blocks[:k], blocks[k:]) for blocks, k in zip(stages, counts, strict=True)]
 
 
-class AdaptiveDepth:
+class AdaptiveDepth(DepthNames):
     """Mixin that gives a stock backbone an adaptive depth: `class ADNNet(AdaptiveDepth, Net)`.
 
     The subclass declares `sub_paths(mandatory)`, which returns the mandatory and the skippable modules
@@ -181,26 +179,6 @@ class AdaptiveDepth:
             yield self
         finally:
             self.skip = before
-
-    def subnets(self) -> list[str]:
-        """The names of all 2^n sub-networks, super-net first and base-net last."""
-        return [''.join(s) for s in itertools.product('FT', repeat=self.num_skippable_stages)]
-
-    def parse_skip(self, skip) -> str:
-        """What `set_skip` takes, as a string of T and F; raises ValueError as it does."""
-        n, name = self.num_skippable_stages, skip
-        if isinstance(skip, bool):
-            name = 'FT'[skip] * n
-        elif isinstance(skip, (list, tuple)) and all(isinstance(s, bool) for s in skip):
-            name = ''.join('FT'[s] for s in skip)
-        elif isinstance(skip, str):
-            name = PRESETS[skip] * n if skip in PRESETS else skip
-        if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
-            raise InputError(
-                f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
-                f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
-            )
-        return name
 
     def idle_parameters(self):
         """Yields the parameters that the network does not use at its current depth."""

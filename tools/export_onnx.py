@@ -7,7 +7,7 @@ from mmadn import cli
 from mmadn.utils.report import print_table
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Write a network as ONNX, compared with torch. Of a classifier the output is its logits, '
         'before softmax. Of a detector only backbone and neck are exported, and the outputs are their '
@@ -33,11 +33,13 @@ def main():
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
     with cli.plain_errors():
-        from mmadn.deploy import onnx  # says what is missing
+        # Here, because they say in a plain error which packages are missing.
+        from mmadn.deploy.onnx.export import export_file, table
+        from mmadn.deploy.onnx.session import describe, open_session
 
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
-        rows = onnx.export_file(
+        rows = export_file(
             cfg,
             args.checkpoint,
             args.out,
@@ -47,8 +49,8 @@ def main():
             dynamic=False if args.fixed_size else None,
             opset=args.opset,
         )
-        about = onnx.describe(onnx.open_session(args.out))
-    print_table(onnx.table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
+        about = describe(open_session(args.out))
+    print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
     if about['output'] != 'logits':
         print(
             'These are the feature maps of backbone and neck; heads and post-processing are not in the file.'

@@ -25,7 +25,8 @@ def onnx(settings: Settings) -> dict:
     Raises:
         ValueError: The device is not the CPU.
     """
-    from mmadn.deploy.onnx import AdaptiveSession, export_onnx, open_session
+    from mmadn.deploy.onnx.export import export_onnx
+    from mmadn.deploy.onnx.session import AdaptiveSession, open_session
 
     if settings.device != 'cpu':
         raise InputError(f'device={settings.device!r}: onnxruntime is measured on the CPU; give cpu')

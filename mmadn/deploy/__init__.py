@@ -1,5 +1,7 @@
 """Adaptive networks in use: what of them runs where, and how fast."""
 
+from collections.abc import Callable
+
 from ..evaluation.profile import profile_subnets
 from ..evaluation.select import select
 from .compiling import compile
@@ -22,9 +24,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name):  # of packages that mmadn does without
-    if name in ('AdaptiveSession', 'export_onnx'):
-        from . import onnx
+def __getattr__(name: str) -> type | Callable:
+    """Imports what needs onnx or onnxruntime only when it is asked for, because mmadn does without them."""
+    if name == 'AdaptiveSession':
+        from .onnx.session import AdaptiveSession
 
-        return getattr(onnx, name)
+        return AdaptiveSession
+    if name == 'export_onnx':
+        from .onnx.export import export_onnx
+
+        return export_onnx
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

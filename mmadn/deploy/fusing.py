@@ -1,6 +1,8 @@
 """Batch norms folded into convolutions, for both copies."""
 
-from torch import nn
+from itertools import pairwise
+
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -9,14 +11,14 @@ from ..errors import InputError
 
 
 class SkipAwareConv(nn.Module):
-    """Two convolutions of which the switch chooses one: what a convolution and a skip-aware norm become."""
+    """What a convolution and a skip-aware norm become: two convolutions, of which the switch chooses one."""
 
-    def __init__(self, conv: nn.Module, norm: SkipAwareNorm):
+    def __init__(self, conv: nn.Conv2d, norm: SkipAwareNorm):
         super().__init__()
         self.full, self.skip = (fuse_conv_bn_eval(conv, each) for each in (norm.full, norm.skip))
         self.switch = norm.switch
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self._modules['skip' if self.switch.on else 'full'](x)
 
 
@@ -28,10 +30,10 @@ def fuse(model: nn.Module) -> nn.Module:
     that is registered right before it, as in all stock networks here. Other norms stay.
 
     Args:
-        model (nn.Module): A classifier or detector in eval mode, with its final weights.
+        model: A classifier or detector in eval mode, with its final weights.
 
     Returns:
-        nn.Module: The model itself. It takes no checkpoint any more.
+        The model itself. It takes no checkpoint any more.
 
     Raises:
         TypeError: The model has no adaptive depth.
@@ -42,13 +44,9 @@ def fuse(model: nn.Module) -> nn.Module:
     if any(module.training for module in model.modules()):
         raise InputError('the model is in training mode: call model.eval() before fusing it')
     for parent in list(model.modules()):
-        before = None, None
-        for name, child in list(parent.named_children()):
-            place, conv = before
-            norm = child.full if isinstance(child, SkipAwareNorm) else child
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
-                aware = child is not norm
-                setattr(parent, place, SkipAwareConv(conv, child) if aware else fuse_conv_bn_eval(conv, norm))
+        for (place, conv), (name, norm) in pairwise(list(parent.named_children())):
+            aware = isinstance(norm, SkipAwareNorm)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm.full if aware else norm, _BatchNorm):
+                setattr(parent, place, SkipAwareConv(conv, norm) if aware else fuse_conv_bn_eval(conv, norm))
                 setattr(parent, name, nn.Identity())
-            before = name, child
     return model

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from mmadn.depth import PRESETS
+from mmadn.depth_names import PRESETS
 from mmadn.errors import InputError
 from mmadn.utils.report import BLUE, GREEN, ORANGE, SKY, VERMILION, replacing, write_json
 

@@ -1,6 +1,8 @@
 """Export to ONNX, and the session that runs what was exported."""
 
+import copy
 import runpy
+import subprocess
 import sys
 
 import numpy as np
@@ -14,8 +16,11 @@ from toy import model_cfg
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
+from mmadn import deploy  # noqa: E402
 from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
-from mmadn.deploy import onnx as deploy  # noqa: E402
+from mmadn.deploy.onnx import export  # noqa: E402
+from mmadn.deploy.onnx.session import open_session  # noqa: E402
+from mmadn.errors import MissingPackageError  # noqa: E402
 
 HEAVY = ('Conv', 'Gemm', 'MatMul')
 RESNET = dict(
@@ -201,10 +206,128 @@ def test_a_file_that_would_be_wrong_is_not_written(exported, tmp_path, monkeypat
         if node.name == 'stage.1':  # one stage the wrong way round
             then, other = node.attribute
             then.name, other.name = other.name, then.name
-    monkeypatch.setattr(deploy, '_adaptive', lambda *args: made)
+    monkeypatch.setattr(export, '_adaptive', lambda *args: made)
     with pytest.raises(RuntimeError, match='would differ from torch at depth FF'):
         export_onnx(model, tmp_path / 'wrong.onnx', (3, 40, 32), adaptive=True)
     assert not any(tmp_path.iterdir())
+
+
+def replaced(made, name, value):
+    """Fills a weight in a file."""
+    (weight,) = (w for w in made.graph.initializer if w.name.endswith(name))
+    values = np.full_like(onnx.numpy_helper.to_array(weight), value)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+
+@only_resnet
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize(
+    'broken, says',
+    [
+        ('file', 'the file would compute NaN or infinity at depth FF'),
+        ('weights', 'torch itself computes NaN or infinity at depth FF, so the weights are at fault'),
+    ],
+)
+def test_what_is_not_finite_is_not_written(exported, tmp_path, monkeypatch, broken, says, value):
+    _, model, path, _ = exported
+    made = onnx.load(path)
+    if broken == 'file':
+        replaced(made, 'head.fc.bias', value)
+    else:
+        model = copy.deepcopy(model)
+        model.head.fc.bias.data.fill_(value)
+    monkeypatch.setattr(export, '_adaptive', lambda *args: made)
+    with pytest.raises(RuntimeError, match=says):
+        export_onnx(model, tmp_path / 'a.onnx', (3, 40, 32), adaptive=True)
+    assert not any(tmp_path.iterdir())
+
+
+@only_resnet
+def test_a_constant_output_is_compared_by_its_difference(exported, tmp_path, monkeypatch):
+    _, model, path, _ = exported
+    model, made = copy.deepcopy(model), onnx.load(path)
+    model.head.fc.weight.data.zero_()
+    model.head.fc.bias.data.fill_(3.0)
+    replaced(made, 'head.fc.weight', 0.0)
+    monkeypatch.setattr(export, '_adaptive', lambda *args: made)
+    replaced(made, 'head.fc.bias', 3.01)
+    with pytest.raises(RuntimeError, match='differ from torch at depth FF by 0.01'):
+        export_onnx(model, tmp_path / 'a.onnx', (3, 40, 32), adaptive=True)
+    replaced(made, 'head.fc.bias', 3.00001)
+    for row in export_onnx(model, tmp_path / 'a.onnx', (3, 40, 32), adaptive=True):
+        assert row['relative'] == row['difference'] == pytest.approx(1e-5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    'expected, found, relative',
+    [
+        ([1.0, 3.0], [1.0, 3.5], 0.5),
+        ([2e30, 6e30], [2e30, 7e30], 0.5),  # whose variance overflows in float32
+        ([5.0, 5.0 + 1e-6], [5.0, 5.5], 0.5),  # constant but for rounding
+        ([0.0, 0.0], [0.0, 0.5], 0.5),
+    ],
+)
+def test_differences_in_standard_deviations(expected, found, relative):
+    difference = export._difference(np.array(expected, np.float32), np.array(found, np.float32))
+    assert difference[1] == pytest.approx(relative, rel=1e-5)
+
+
+def test_an_output_of_another_shape_is_refused():
+    with pytest.raises(RuntimeError, match=r'shape \(1, 5\) at depth TF, where torch gives \(3, 5\)'):
+        export._difference(np.ones((3, 5)), np.ones((1, 5)), ' at depth TF')
+
+
+RUN_WITHOUT_TORCH = """
+import sys, types
+blocked = 'torch', 'mmcv', 'mmengine', 'mmpretrain', 'onnx', 'onnx_ir', 'onnxscript'
+sys.modules.update(dict.fromkeys(blocked))
+for name in ('mmadn', 'mmadn.deploy'):  # whose __init__ imports the rest of the package
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [f'{sys.argv[1]}/{name.replace(".", "/")}']
+import numpy
+from mmadn.deploy.onnx.session import AdaptiveSession, describe
+session = AdaptiveSession(sys.argv[2])
+logits = session.run(numpy.zeros((1, 3, 40, 32)), 'base')
+print(describe(session.session)['skip'], session.subnets(), logits.shape)
+"""
+
+
+@only_resnet
+def test_a_session_needs_neither_torch_nor_what_an_export_needs(exported):
+    command = [sys.executable, '-c', RUN_WITHOUT_TORCH, str(ROOT), str(exported[2])]
+    out = subprocess.run(command, capture_output=True, text=True)
+    assert out.stdout == "adaptive ['FF', 'FT', 'TF', 'TT'] (1, 5)\n", out.stderr
+
+
+@pytest.mark.parametrize(
+    'missing, name',
+    [('onnxscript.optimizer', 'export_onnx'), ('onnx', 'export_onnx'), ('onnxruntime', 'AdaptiveSession')],
+)
+def test_a_package_that_is_not_installed(monkeypatch, missing, name):
+    for module in [m for m in sys.modules if m.startswith('mmadn.deploy.onnx')]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingPackageError, match=f'{missing}.*pip install .*{missing.split(".")[0]}'):
+        getattr(deploy, name)
+
+
+def test_a_module_is_left_in_its_own_mode(tmp_path):
+    model = Detector().train()
+    model.backbone.layer1.eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(OSError):
+        export_onnx(model, tmp_path)
+    with export._for_export(model):
+        assert not any(module.training for module in model.modules()) and not torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == modes and True in modes
+
+
+@pytest.mark.parametrize('skip, first', [('TF', {'skip': 'TF'}), (None, {})])
+def test_the_table(tmp_path, skip, first):
+    (tmp_path / 'a.onnx').write_bytes(bytes(1_234_000))
+    rows = [{'skip': skip, 'difference': 1.26e-6, 'relative': 0.0}]
+    numbers = {'largest difference to torch': '1.3e-06', 'in standard deviations': '0.0e+00'}
+    assert export.table(rows, tmp_path / 'a.onnx') == [{**first, 'file (MB)': '1.23', **numbers}]
 
 
 @only_resnet
@@ -221,6 +344,7 @@ def test_exports_that_are_refused(exported, tmp_path):
     refused(ValueError, 'channels, height and width', shape=(224, 224))
     refused(ValueError, 'give 18 to', opset=9)
     refused(TypeError, 'has no adaptive depth', model=nn.Linear(1, 1), adaptive=True)
+    refused(TypeError, 'has no backbone; give a classifier or detector', model=nn.Linear(1, 1))
     refused(IsADirectoryError, 'is a folder', path=tmp_path)
     (tmp_path / 'file').write_text('')
     refused(OSError, 'file', path=tmp_path / 'file' / 'a.onnx')
@@ -265,7 +389,7 @@ def test_the_tool_writes_a_file_of_one_depth(tmp_path, monkeypatch, capsys):
     images = torch.randn(1, 3, 32, 32)
     with model.backbone.skipping('FT'), torch.no_grad():
         expected = model(images).numpy()
-    session = deploy.open_session(out)
+    session = open_session(out)
     np.testing.assert_allclose(
         session.run(None, {'images': images.numpy()})[0], expected, rtol=1e-4, atol=1e-4
     )

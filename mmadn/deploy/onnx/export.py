@@ -1,0 +1,262 @@
+"""Export to ONNX: one sub-network, or one file whose depth is an input; compared with torch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from ...checkpoint.files import load_model
+from ...depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ...depth_names import Skip
+from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
+from ...evaluation.flops import default_shape
+from ...utils.report import cells, replacing
+from ...version import __version__
+
+try:
+    import onnx
+
+    from .joining import join
+    from .session import open_session
+    from .tracing import LIMIT, example_images, outputs_of, trace
+except ModuleNotFoundError as error:
+    raise MissingPackageError(
+        f'an export needs packages that mmadn does without ({error}): pip install onnx onnxscript onnxruntime'
+    ) from error
+
+TOLERANCE = 1e-4  # of the difference to torch, in standard deviations of the output
+ROUNDING = 1e-6  # of float32: an output that varies by less than this part of itself is constant
+MOST = 32  # depths that an export compares with torch; of more, those that show each flag by itself
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | PathLike,
+    shape: Sequence[int] = (3, 224, 224),
+    skip: Skip | None = None,
+    adaptive: bool = False,
+    dynamic: bool | None = None,
+    opset: int | None = None,
+) -> list[dict]:
+    """Writes a network as ONNX, after the file has passed onnx's checker and agreed with torch.
+
+    The input `images` is what the backbone gets: float32 of shape (N, 3, H, W), normalised. Its N is
+    free. An adaptive file has a second input `skip`, a bool for each stage, and computes nothing of what
+    is skipped. The output is `logits` of a classifier, before any softmax. Of any other model, such as
+    a detector, backbone and neck are exported and the outputs are their feature maps, `feature_0` and
+    on; heads and what comes after them are not. The file says about itself what `describe` reads.
+
+    Args:
+        model: A classifier or detector; any network with `backbone` and maybe `neck`.
+        path: The file, which appears whole or not at all.
+        shape: Channels, height and width of an image.
+        skip: The depth of a fixed file. By default the present one.
+        adaptive: One file with all depths.
+        dynamic: Whether height and width are free too. By default they are, unless the backbone is made for
+            one size of images, as transformers are.
+        opset: Of ONNX, 18 or newer; by default torch's choice.
+
+    Returns:
+        For each depth compared with torch `skip` (None for a network without), `difference`, the largest
+        one, and `relative`, the same in standard deviations of the output in which it is; of an output
+        that is constant it is the difference itself.
+
+    Raises:
+        ValueError: `skip`, `shape` or `opset` does not fit, or two choices contradict each other.
+        TypeError: The network has no adaptive depth and a choice needs it, or has no backbone.
+        OSError: The file cannot be written.
+        RuntimeError: The network cannot be exported, or the file would compute something else, or the network
+            itself computes NaN or infinity.
+    """
+    model = unwrap(model)
+    skips = _depths(model, skip, adaptive)
+    if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+        raise InputError(f'shape={tuple(shape)}: give channels, height and width')
+    if opset is not None and not 18 <= opset <= onnx.defs.onnx_opset_version():
+        raise InputError(f'opset={opset}: give 18 to {onnx.defs.onnx_opset_version()}')
+    if Path(path).is_dir():
+        raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+    if dynamic is None:
+        dynamic = not hasattr(model.backbone, 'patch_resolution')
+    with replacing(path) as temporary, _for_export(model), _at(model, skips[0]):
+        temporary.touch()  # what cannot be written is known before minutes of work
+        exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
+        _write_description(exported, model, 'adaptive' if adaptive else skips[0])
+        if exported.ByteSize() >= LIMIT:
+            raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
+        onnx.save(exported, temporary)
+        onnx.checker.check_model(temporary, full_check=True)
+        return _compare(model, temporary, shape, skips, dynamic, adaptive)
+
+
+def export_file(
+    cfg: Config,
+    checkpoint: str | PathLike,
+    path: str | PathLike,
+    shape: Sequence[int] | None = None,
+    **kwargs,
+) -> list[dict]:
+    """`export_onnx` of the network of a config and a checkpoint.
+
+    Args:
+        cfg: Of a classifier or detector.
+        checkpoint: The weights of its model.
+        path, **kwargs: See `export_onnx`.
+        shape: Channels, height and width of an image; by default what the config tests with.
+
+    Raises:
+        ValueError: The file is no checkpoint, or one of another network; and what `export_onnx` raises.
+    """
+    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), **kwargs)
+
+
+def table(rows: list[dict], path: str | PathLike) -> list[dict]:
+    """What `export_onnx` gives, as text, with the size of the file."""
+    megabytes = Path(path).stat().st_size / 1e6
+    columns = {
+        'skip': ('skip', ''),
+        'megabytes': ('file (MB)', '.2f'),
+        'difference': ('largest difference to torch', '.1e'),
+        'relative': ('in standard deviations', '.1e'),
+    }
+    return cells([{**row, 'megabytes': megabytes} for row in rows], columns)
+
+
+def _depths(model: nn.Module, skip: Skip | None, adaptive: bool) -> list[str | None]:
+    """The depths at which a file is compared with torch; None for a network without."""
+    if adaptive and skip is not None:
+        raise InputError(
+            f'skip={skip!r} and adaptive=True: an adaptive file has all depths, give one of both'
+        )
+    if adaptive or skip is not None:
+        adaptive_backbone(model)
+    backbone = getattr(model, 'backbone', None)
+    if backbone is None:
+        raise NotAdaptiveError(f'{type(model).__name__} has no backbone; give a classifier or detector')
+    if not isinstance(backbone, AdaptiveDepth):
+        return [None]
+    if not adaptive:
+        return [backbone.skip if skip is None else backbone.parse_skip(skip)]
+    n = backbone.num_skippable_stages
+    if 2**n <= MOST:
+        return backbone.subnets()
+    one_flag = [a * i + b + a * (n - i - 1) for a, b in ('FT', 'TF') for i in range(n)]
+    return ['F' * n, *one_flag, 'T' * n]
+
+
+def _fixed(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
+    return trace(model, shape, dynamic, opset).model
+
+
+def _adaptive(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
+    backbone = adaptive_backbone(model)
+    stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
+    traces = []
+    for skip in ('super', 'base'):
+        with backbone.skipping(skip):
+            traces.append(trace(model, shape, dynamic, opset, stages))
+    return join(*traces)
+
+
+def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | None) -> None:
+    """Writes into a file what `describe` reads."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
+    about = {
+        'mmadn': __version__,
+        'skip': skip,
+        'flags': getattr(model.backbone, 'num_skippable_stages', None),
+        'output': 'logits' if exported.graph.output[0].name == 'logits' else 'feature maps',
+        'classes': meta.get('classes'),
+        'to_rgb': getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', None)),
+    }
+    for name in ('mean', 'std'):
+        values = getattr(preprocessor, name, None)
+        about[name] = None if values is None else values.flatten().tolist()
+    known = {f'mmadn.{name}': json.dumps(value) for name, value in about.items() if value is not None}
+    onnx.helper.set_model_props(exported, known)
+
+
+def _compare(
+    model: nn.Module,
+    path: Path,
+    shape: Sequence[int],
+    skips: list[str | None],
+    dynamic: bool,
+    adaptive: bool,
+) -> list[dict]:
+    """Runs a file beside torch at each depth; raises RuntimeError where they differ."""
+    session = open_session(path)
+    sizes = [(1, *shape)]
+    larger = (3, shape[0], shape[1] + 32, shape[2] + 64)
+    rows = []
+    for skip in skips:
+        where = f' at depth {skip}' if skip else ''
+        differences = []
+        for size in [*sizes, larger] if dynamic and skip in (skips[0], skips[-1]) else sizes:
+            images = example_images(model, *size)
+            inputs = {'images': images.numpy(force=True)}
+            if adaptive:
+                inputs['skip'] = np.array([letter == 'T' for letter in skip])
+            with _at(model, skip):
+                expected = outputs_of(model, images)
+            found = session.run(list(expected), inputs)
+            for a, b in zip(expected.values(), found, strict=True):
+                differences.append(_difference(a.numpy(force=True), b, where))
+        difference, relative = map(max, zip(*differences, strict=True))
+        if not relative <= TOLERANCE:
+            raise FailedError(
+                f'the file would differ from torch{where} by {difference:.2g}, which is {relative:.2g} of '
+                f'the spread of an output, where {TOLERANCE:g} is accepted; it was not written'
+            )
+        rows.append({'skip': skip, 'difference': difference, 'relative': relative})
+    return rows
+
+
+def _difference(expected: np.ndarray, found: np.ndarray, where: str = '') -> tuple[float, float]:
+    """The largest difference of an output to torch's, also in standard deviations unless that is constant.
+
+    Raises:
+        RuntimeError: One of them is not finite, or their shapes differ, which a difference may not show.
+    """
+    if not np.isfinite(expected).all():
+        raise FailedError(
+            f'torch itself computes NaN or infinity{where}, so the weights are at fault; no file was written'
+        )
+    if not np.isfinite(found).all():
+        raise FailedError(
+            f'the file would compute NaN or infinity{where}, where torch does not; it was not written'
+        )
+    if found.shape != expected.shape:
+        raise FailedError(
+            f'the file would give an output of shape {found.shape}{where}, where torch gives '
+            f'{expected.shape}; it was not written'
+        )
+    expected = expected.astype(np.float64)  # in which no variance overflows
+    difference = np.abs(expected - found).max()
+    spread = expected.std()
+    constant = spread <= ROUNDING * np.abs(expected).max()
+    return float(difference), float(difference if constant else difference / spread)
+
+
+def _at(model: nn.Module, skip: str | None) -> AbstractContextManager:
+    return nullcontext() if skip is None else model.backbone.skipping(skip)
+
+
+@contextmanager
+def _for_export(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients within the block; after it each module is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,39 @@
+"""How the depths of a network are named. Free of torch, because what runs exported files needs it too."""
+
+import itertools
+from collections.abc import Sequence
+
+from .errors import InputError
+
+PRESETS = {'super': 'F', 'base': 'T'}
+Skip = str | Sequence[bool] | bool  # a depth, in any form that `DepthNames.parse_skip` reads
+
+
+class DepthNames:
+    """Mixin for what has several depths. A name has a letter for each stage: T skips it, F runs it."""
+
+    num_skippable_stages: int
+
+    def subnets(self) -> list[str]:
+        """The names of all 2^n sub-networks, super-net first and base-net last."""
+        return [''.join(s) for s in itertools.product('FT', repeat=self.num_skippable_stages)]
+
+    def parse_skip(self, skip: Skip) -> str:
+        """The name of a depth: of T and F, bools, "super" (all F), "base" (all T) or one bool.
+
+        Raises:
+            ValueError: `skip` is none of these, or has not one entry a skippable stage.
+        """
+        n, name = self.num_skippable_stages, skip
+        if isinstance(skip, bool):
+            name = 'FT'[skip] * n
+        elif isinstance(skip, (list, tuple)) and all(isinstance(s, bool) for s in skip):
+            name = ''.join('FT'[s] for s in skip)
+        elif isinstance(skip, str):
+            name = PRESETS[skip] * n if skip in PRESETS else skip
+        if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
+            raise InputError(
+                f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
+                f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
+            )
+        return name
