@@ -73,5 +73,5 @@ def test_the_map_names_what_is_there():
     assert links and not missing
     tools = set(re.findall(r'tools/[\w/]+\.(?:py|sh)', text))
     assert {f'tools/analysis/{p.name}' for p in (ROOT / 'tools/analysis').glob('*.py')} <= tools
-    configs = set(re.findall(r'configs/[\w/.-]+\.py', text))
+    configs = set(re.findall(r'(?:projects/paper/)?configs/[\w/.-]+\.py', text))
     assert configs and not [path for path in tools | configs if not (ROOT / path).exists()]
