@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
@@ -24,7 +24,9 @@ from mmadn.engine.self_distillation import DistillationHook, SelfDistillationHoo
 from mmadn.errors import InputError
 from mmadn.evaluation.memory import peak_memory
 from mmadn.evaluation.timing import read_clock, summary
-from mmadn.utils.report import BLUE, ORANGE, VERMILION, machine, markdown_table, replacing, write_json
+from mmadn.utils.report import BLUE, ORANGE, VERMILION, cells, drawing, machine, write_json
+
+from .results import write_markdown
 
 IMAGENET = 1281167  # training images of ImageNet-1k
 NAMES = {
@@ -259,8 +261,8 @@ class TrainStep:
         return (bytes_held(self.model, self.wrapper.optimizer) + peak_memory(self.run, self.device)) / MIB
 
 
-def _unit(seconds):
-    """The unit that suits, and its seconds."""
+def _unit(seconds: float) -> tuple[str, int]:
+    """The unit that suits a time, and how many seconds it has."""
     return next(u for u in (('h', 3600), ('min', 60), ('s', 1)) if seconds >= u[1] or u[1] == 1)
 
 
@@ -268,98 +270,111 @@ def tables(report: dict) -> tuple[list[dict], list[dict]]:
     """The networks and the ratios of a report of `epoch_cost`, as text."""
     unit, seconds = _unit(max(n['epoch_s'] for n in report['networks'].values()))
     networks = [
-        {
-            'network': role,
-            'step (ms)': f'{n["step_ms"]["median"]:.1f}',
-            '95 % interval': f'{n["step_ms"]["low"]:.1f} - {n["step_ms"]["high"]:.1f}',
-            f'extrapolated epoch ({unit})': f'{n["epoch_s"] / seconds:.2f}',
-            'peak (MiB)': f'{n["memory_mib"]:.1f}',
-        }
-        for role, n in report['networks'].items()
+        {**network, 'role': role, 'epoch': network['epoch_s'] / seconds, **_median(network['step_ms'], 1)}
+        for role, network in report['networks'].items()
     ]
     ratios = [
-        {
-            'ratio': name,
-            'median': f'{r["median"]:.3f}',
-            '95 % interval': f'{r["low"]:.3f} - {r["high"]:.3f}' if name.startswith('time') else '-',
-        }
-        for name, r in report['ratios'].items()
+        {'ratio': name, **_median(ratio, 3), **({} if name.startswith('time') else {'interval': '-'})}
+        for name, ratio in report['ratios'].items()
     ]
-    return networks, ratios
+    interval = ('95 % interval', '')
+    return (
+        cells(
+            networks,
+            {
+                'role': ('network', ''),
+                'median': ('step (ms)', '.1f'),
+                'interval': interval,
+                'epoch': (f'extrapolated epoch ({unit})', '.2f'),
+                'memory_mib': ('peak (MiB)', '.1f'),
+            },
+        ),
+        cells(ratios, {'ratio': ('ratio', ''), 'median': ('median', '.3f'), 'interval': interval}),
+    )
+
+
+def _median(numbers: dict, digits: int) -> dict:
+    interval = f'{numbers["low"]:.{digits}f} - {numbers["high"]:.{digits}f}'
+    return {'median': numbers['median'], 'interval': interval}
 
 
 def remarks(report: dict) -> list[str]:
     """What to know beside the tables: the batch, the machine, and what an epoch is here."""
-    s, m = report['settings'], report['machine']
-    theirs = report['config_batch']
-    of = '' if s['batch'] == theirs else f'; the configs have {theirs} in each'
+    settings, config_batch = report['settings'], report['config_batch']
+    configs = '' if settings['batch'] == config_batch else f'; the configs have {config_batch} in each'
     return [
-        f'Batch {s["batch"]} of {"x".join(map(str, s["shape"]))} in all, as this is one process{of}. '
-        f'{_where(report)}, torch {m["torch"]}; {s["rounds"]} rounds, each with a step of all three.',
+        f'Batch {settings["batch"]} of {_shape(report)} in all, as this is one process{configs}. '
+        f'{_where(report)}, torch {report["machine"]["torch"]}; {settings["rounds"]} rounds, each with '
+        'a step of all three.',
         f'The epoch is extrapolated: {report["iterations"]} median steps for {report["images"]} images. '
         'Loading of data, other hooks and validation are not in it.',
     ]
 
 
-def _where(report):
-    s, m = report['settings'], report['machine']
-    where = m['gpu'] if s['device'].startswith('cuda') else f'{m["cpu"]}, threads: {m["threads"]}'
-    return f'{where}, processor time' if s['clock'] == 'cpu' else where
+def _shape(report: dict) -> str:
+    return 'x'.join(map(str, report['settings']['shape']))
 
 
-def plot(report: dict, path) -> None:
+def _where(report: dict) -> str:
+    settings, computer = report['settings'], report['machine']
+    processor = f'{computer["cpu"]}, threads: {computer["threads"]}'
+    where = computer['gpu'] if settings['device'].startswith('cuda') else processor
+    return f'{where}, processor time' if settings['clock'] == 'cpu' else where
+
+
+def plot(report: dict, path: str | Path) -> None:
     """Draws the epoch of one training beside those of two, and the peak memory of each, as a PNG."""
-    networks = report['networks']
-    epochs = {role: n['epoch_s'] for role, n in networks.items()}
+    settings = report['settings']
+    with drawing(path, (9, 4.6), columns=2) as (figure, panels):
+        _draw_time(panels[0, 0], report)
+        _draw_memory(panels[0, 1], report)
+        for axes in panels.flat:
+            axes.margins(y=0.1)
+            axes.grid(visible=False)
+            axes.spines[['top', 'right']].set_visible(False)
+            axes.tick_params(axis='x', length=0)
+        title = (
+            f'{settings["arch"]}, batch {settings["batch"]} of {_shape(report)}, {_where(report)}, '
+            f'{settings["rounds"]} rounds'
+        )
+        figure.suptitle(title, x=0.01, ha='left', fontsize=10)
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False)
+
+
+def _draw_time(axes: Axes, report: dict) -> None:
+    epochs = {role: network['epoch_s'] for role, network in report['networks'].items()}
     unit, seconds = _unit(max(epochs.values()))
-    figure = Figure(figsize=(9, 4.6), layout='constrained')
-    time, memory = figure.subplots(1, 2)
     below = dict(adaptive=0, base=0, full=epochs['base'])
     for role in ('adaptive', 'base', 'full'):
         place, height = int(role != 'adaptive'), epochs[role] / seconds
-        bar = time.bar(place, height, 0.6, below[role] / seconds, color=COLOURS[role], label=NAMES[role])
+        bar = axes.bar(place, height, 0.6, below[role] / seconds, color=COLOURS[role], label=NAMES[role])
         ink = 'black' if role == 'base' else 'white'  # what can be read on the bar
-        time.bar_label(bar, [f'{height:.3g}'], label_type='center', color=ink)
-    time.set_xticks([0, 1], ['one training,\nall depths', 'two trainings'])
-    time.set_ylabel(f'an epoch, extrapolated ({unit})')
-    ratio = report['ratios'][f'time, {TIME.name}']
-    interval = f'{ratio["low"]:.3f} - {ratio["high"]:.3f}'
-    time.set_title(f'one takes {ratio["median"]:.3f} of two ({interval})', fontsize=10)
+        axes.bar_label(bar, [f'{height:.3g}'], label_type='center', color=ink)
+    axes.set_xticks([0, 1], ['one training,\nall depths', 'two trainings'])
+    axes.set_ylabel(f'an epoch, extrapolated ({unit})')
+    ratio = _median(report['ratios'][f'time, {TIME.name}'], 3)
+    axes.set_title(f'one takes {ratio["median"]:.3f} of two ({ratio["interval"]})', fontsize=10)
+
+
+def _draw_memory(axes: Axes, report: dict) -> None:
     for place, role in enumerate(NAMES):
-        mib = networks[role]['memory_mib']
-        memory.bar_label(memory.bar(place, mib, 0.6, color=COLOURS[role]), [f'{mib:.3g}'], padding=2)
-    memory.set_xticks(range(3), ['adaptive', 'full', '-base'])
-    memory.set_ylabel('peak memory of a step (MiB)')
+        mib = report['networks'][role]['memory_mib']
+        axes.bar_label(axes.bar(place, mib, 0.6, color=COLOURS[role]), [f'{mib:.3g}'], padding=2)
+    axes.set_xticks(range(3), ['adaptive', 'full', '-base'])
+    axes.set_ylabel('peak memory of a step (MiB)')
     ratio = report['ratios']['memory, adaptive / full']
-    memory.set_title(f'adaptive takes {ratio["median"]:.3f} of full', fontsize=10)
-    for axes in (time, memory):
-        axes.margins(y=0.1)
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.tick_params(axis='x', length=0)
-    s = report['settings']
-    size = 'x'.join(map(str, s['shape']))
-    figure.suptitle(
-        f'{s["arch"]}, batch {s["batch"]} of {size}, {_where(report)}, {s["rounds"]} rounds',
-        x=0.01,
-        ha='left',
-        fontsize=10,
-    )
-    handles, labels = time.get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    axes.set_title(f'adaptive takes {ratio["median"]:.3f} of full', fontsize=10)
 
 
-def write_report(report: dict, out, **about) -> None:
+def write_report(report: dict, out: str | Path, **about) -> None:
     """Writes `epoch_cost.json`, `epoch_cost.md` and `epoch_cost.png` into the folder `out`.
 
     Args:
-        report (dict): From `epoch_cost`.
+        report: From `epoch_cost`.
         **about: What else the JSON file records, such as the configs.
     """
     out = Path(out)
     write_json(out / 'epoch_cost.json', {**about, **report})
-    parts = [*map(markdown_table, tables(report)), '\n'.join(remarks(report))]
-    with replacing(out / 'epoch_cost.md') as path:
-        path.write_text('\n\n'.join(parts) + '\n')
+    write_markdown(out / 'epoch_cost.md', *tables(report), '\n'.join(remarks(report)))
     plot(report, out / 'epoch_cost.png')
