@@ -1,8 +1,9 @@
 import torch
 
+from mmadn.deploy.compiling import compile
 from mmadn.evaluation.flops import complexity
 
-from ..networks import classifiers, share_weights
+from ..networks import classifiers
 from ..protocol import Contestant, Gain, Ratio, Settings, compete, contest
 
 
@@ -20,13 +21,9 @@ def compiled(settings: Settings) -> dict:
     from torch._dynamo.utils import counters  # takes seconds
     from torch._inductor import config
 
-    from mmadn.deploy.compiling import compile  # mmadn.deploy measures by benchmarks
-
-    nets, fast = (classifiers(settings.arch, settings.device) for _ in range(2))
-    for each in (nets, fast):
-        share_weights(each)
-        for net in each.values():
-            net.eval()
+    nets, fast = (classifiers(settings.arch, settings.device, share=True) for _ in range(2))
+    for net in (*nets.values(), *fast.values()):
+        net.eval()
     x = torch.randn(settings.batch, *settings.shape, device=settings.device)
     freezing = torch.device(settings.device).type == 'cpu'
     with torch.no_grad():

@@ -1,6 +1,6 @@
 import torch
 
-from ..networks import classifiers, share_weights
+from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest
 
 STOCK = 'stock network (-base: of the mandatory blocks only)'
@@ -17,8 +17,7 @@ def inference(settings: Settings) -> dict:
     Returns:
         dict: Settings, machine, times of all rounds, their summaries, ratios; see `compete`.
     """
-    nets = classifiers(settings.arch, settings.device)
-    share_weights(nets)
+    nets = classifiers(settings.arch, settings.device, share=True)
     for net in nets.values():
         net.eval()
     full, short, adn = nets.values()

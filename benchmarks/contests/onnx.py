@@ -8,7 +8,7 @@ from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
 
 from ..networks import classifiers
-from ..protocol import Contestant, Ratio, Settings, compete, contest, judged
+from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
 
 
 @contest('adaptive ONNX file', rounds=30, batch=1)
@@ -69,7 +69,7 @@ def onnx(settings: Settings) -> dict:
     ]
     out = compete('onnx', settings, contestants, ratios)
     out.update(difference=max(row['relative'] for row in rows), bytes=sizes)
-    out['ratios'][f'size, adaptive / fixed {deep}'] = judged(
+    out['ratios'][f'size, adaptive / fixed {deep}'] = with_target(
         [sizes['adaptive'] / sizes[f'fixed {deep}']], 1.02
     )
     return out

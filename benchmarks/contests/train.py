@@ -11,7 +11,7 @@ from mmadn.errors import InputError
 from mmadn.evaluation.memory import peak_memory
 
 from ..networks import CLASSES, classifiers
-from ..protocol import Contestant, Ratio, Settings, compete, contest, judged
+from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
 from .inference import STOCK
 
 MIB = 2**20
@@ -53,7 +53,7 @@ def train(settings: Settings) -> dict:
     memory = {c.name: (held[c.name]() + peak_memory(c.run, device)) / MIB for c in contestants}
     out['memory_mib'] = memory
     value = memory['self-distilled'] / memory['stock']
-    out['ratios']['memory, self-distilled / stock'] = judged([value], 1.05)
+    out['ratios']['memory, self-distilled / stock'] = with_target([value], 1.05)
     return out
 
 
