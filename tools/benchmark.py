@@ -8,7 +8,7 @@ from mmadn import cli
 from mmadn.evaluation.timing import CLOCKS
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Measure adaptive depth side by side with stock networks. A ratio that misses '
         'its target is marked in the table; the exit status stays 0.'
@@ -27,7 +27,7 @@ def main():
     print(f'{out}/{kind}.json, {out}/{kind}.png')
 
 
-def add(kinds, name, contest):
+def add(kinds: argparse._SubParsersAction, name: str, contest: benchmarks.protocol.Contest) -> None:
     about = dict(help=contest.help, description=contest.help)
     parser = kinds.add_parser(name, **about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     option = parser.add_argument
@@ -42,13 +42,13 @@ def add(kinds, name, contest):
     option('--out', default='work_dirs/benchmark', help='folder of the JSON and the picture')
 
 
-def positive(text):
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f'{text!r}: give a whole number from 1 on')
     return int(text)
 
 
-def device(text):
+def device(text: str) -> str:
     name, _, index = text.partition(':')
     if name not in ('cpu', 'cuda') or not (index or '0').isdecimal():
         raise argparse.ArgumentTypeError(f'{text!r}: give cpu, cuda or cuda:N')

@@ -34,7 +34,7 @@ class Part:
     needs: Sequence[Path] = ()
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Run the small-scale study of the paper, trainings of over an hour on two cores, and all '
         'analyses of it. Trainings that are done are kept.',

@@ -11,7 +11,7 @@ from projects.paper.study import default_jobs, run_study
 from projects.paper.study_report import claims_table, compared, table, write_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Train and test all of a comparison with several seeds; goes on where it stopped.'
     )

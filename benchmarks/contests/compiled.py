@@ -15,7 +15,7 @@ def compiled(settings: Settings) -> dict:
     frozen weights. As in `inference`, every timed forward follows an untimed one at the same depth.
 
     Returns:
-        dict: As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
+        As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
         many were made after that, in the contest and by every other depth.
     """
     from torch._dynamo.utils import counters  # takes seconds

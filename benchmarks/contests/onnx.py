@@ -19,7 +19,7 @@ def onnx(settings: Settings) -> dict:
     while they wait, or the sessions would disturb each other.
 
     Returns:
-        dict: As from `inference`, with `difference`, the largest one to torch of all depths in standard
+        As from `inference`, with `difference`, the largest one to torch of all depths in standard
         deviations of the logits, and `bytes`, the sizes of the files.
 
     Raises:
@@ -75,7 +75,7 @@ def onnx(settings: Settings) -> dict:
     return out
 
 
-def _vary(model):
+def _vary(model: torch.nn.Module) -> None:
     """Makes the two copies of every norm differ, or a file would need only one, and fills what is zero."""
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():

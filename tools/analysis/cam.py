@@ -10,7 +10,7 @@ from mmadn.utils.report import print_table, writable
 from projects.paper import cam, cam_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Draw where the blocks of a stage see evidence for a class, at several depths.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -12,7 +12,7 @@ from projects.paper.epoch_cost import NAMES, epoch_cost
 from projects.paper.epoch_cost_report import remarks, tables, write_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Measure what an epoch of self-distillation costs beside separate trainings of the full '
         'and the base network. No data are needed, in one process.',

@@ -11,7 +11,7 @@ from projects.paper.residuals import measure_networks
 from projects.paper.residuals_report import QUANTITIES, block_table, summary_table, write_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Measure what each residual block adds: how much, and whether along -dL/dh.'
     )
