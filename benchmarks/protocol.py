@@ -1,4 +1,4 @@
-"""How contestants are measured: side by side, and judged by ratios within a round."""
+"""How contestants are measured: side by side, and compared by ratios within a round."""
 
 import inspect
 import random
@@ -19,10 +19,10 @@ class Settings:
     """How to measure.
 
     Args:
-        shape (Sequence[int]): Channels, height and width of an image; the channels are 3.
-        warmup (int): Rounds that are run first and not counted.
-        clock (str): 'wall', or 'cpu' for the processor time of the process: on a busy machine the
-            steadier one, and the same as the wall's where one thread has a core to itself.
+        shape: Channels, height and width of an image; the channels are 3.
+        warmup: Rounds that are run first and not counted.
+        clock: 'wall', or 'cpu' for the processor time of the process. That is steadier on a busy machine, and
+            the same as the wall clock's where one thread has a core to itself.
 
     Raises:
         ValueError: The channels are not 3, or the clock does not fit the device.
@@ -44,9 +44,9 @@ class Settings:
 
 @dataclass
 class Contestant:
-    """One bar of the picture: `run` is timed, `prepare` comes before it and is not.
+    """One bar of the picture: `run` is timed; `prepare` comes before it and is not timed.
 
-    Contestants of one `kind`, which the legend names, have one colour.
+    Contestants of one `kind` have one colour, which the legend explains.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Contestant:
 
 @dataclass
 class Ratio:
-    """The time of one contestant over the sum of the times of others, hoped to be at most `target`."""
+    """The time of one contestant over the sum of the times of others, with an upper bound as its target."""
 
     of: str
     to: tuple[str, ...]
@@ -65,17 +65,17 @@ class Ratio:
     at_least = False
 
     @property
-    def name(self):
+    def name(self) -> str:
         to = ' + '.join(self.to)
         return f'{self.of} / ({to})' if len(self.to) > 1 else f'{self.of} / {to}'
 
-    def rounds(self, times):
+    def rounds(self, times: dict[str, list[float]]) -> np.ndarray:
         return np.asarray(times[self.of]) / np.sum([times[name] for name in self.to], axis=0)
 
 
 @dataclass
 class Gain:
-    """The speed-up from the first to the second of a pair over that of another pair, at least `target`."""
+    """The speed-up from the first to the second of one pair over that of another, with a lower bound."""
 
     of: tuple[str, str]
     to: tuple[str, str]
@@ -83,10 +83,10 @@ class Gain:
     at_least = True
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f'speed-up of {self.of[1]} / the speed-up of {self.to[1]}'
 
-    def rounds(self, times):
+    def rounds(self, times: dict[str, list[float]]) -> np.ndarray:
         slow, fast, other_slow, other_fast = (np.asarray(times[name]) for name in (*self.of, *self.to))
         return slow / fast / (other_slow / other_fast)
 
@@ -104,32 +104,36 @@ class Contest:
     batch: int
 
     @property
-    def help(self):
+    def help(self) -> str:
         return inspect.getdoc(self.run).splitlines()[0].rstrip('.')
 
 
 CONTESTS: dict[str, Contest] = {}
 
 
-def contest(what: str, rounds: int, batch: int):
+def contest(what: str, rounds: int, batch: int) -> Callable:
     """Registers the decorated function of Settings as a contest under its name."""
 
-    def register(function):
+    def register(function: Callable[[Settings], dict]) -> Callable[[Settings], dict]:
         CONTESTS[function.__name__] = Contest(function, what, rounds, batch)
         return function
 
     return register
 
 
-def compete(name: str, settings: Settings, contestants: list[Contestant], ratios: list) -> dict:
+def compete(
+    name: str,
+    settings: Settings,
+    contestants: list[Contestant],
+    ratios: list[Ratio | Gain] | Callable[[dict], list[Ratio | Gain]],
+) -> dict:
     """Measures the contestants of the contest `name`.
 
     Args:
-        ratios (list[Ratio | Gain]): What of the times is judged; or a function of the times that
-            gives it.
+        ratios: What is compared with a target; or a function of the times of all rounds that gives it.
 
     Returns:
-        dict: Everything that `save` and `show` need, ready for JSON; times are in milliseconds.
+        Everything that `save` and `show` need, ready for JSON; times are in milliseconds.
     """
     times = measure(contestants, settings)
     ratios = ratios(times) if callable(ratios) else ratios
@@ -139,7 +143,7 @@ def compete(name: str, settings: Settings, contestants: list[Contestant], ratios
         'machine': machine(),
         'kinds': {c.name: c.kind for c in contestants},
         'medians_ms': {name: summary(values) for name, values in times.items()},
-        'ratios': {r.name: judged(r.rounds(times), r.target, r.at_least) for r in ratios},
+        'ratios': {r.name: with_target(r.rounds(times), r.target, r.at_least) for r in ratios},
         'times_ms': times,
     }
 
@@ -148,12 +152,12 @@ def measure(contestants: list[Contestant], settings: Settings) -> dict[str, list
     """Runs every contestant once a round, in random order, and shows the progress.
 
     Returns:
-        dict: For each contestant the milliseconds of all rounds but the warm-up ones.
+        For each contestant the milliseconds of all rounds but the warm-up ones.
     """
     times = {c.name: [] for c in contestants}
     order, total = random.Random(0), settings.warmup + settings.rounds
     clock = read_clock(settings.clock, settings.device)
-    # Without auto_refresh: the thread that draws would take its time from whoever runs.
+    # Without auto_refresh, as the thread that draws would take its time from the contestant that runs.
     with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
         task = progress.add_task('benchmark', total=total)
         for index in range(total):
@@ -167,7 +171,7 @@ def measure(contestants: list[Contestant], settings: Settings) -> dict[str, list
     return times
 
 
-def judged(values, target: float, at_least=False) -> dict:
+def with_target(values: Sequence[float], target: float, at_least: bool = False) -> dict:
     """A summary with its target, and whether the median is at most (or `at_least`) that."""
     numbers = summary(values)
     met = numbers['median'] >= target if at_least else numbers['median'] <= target

@@ -19,7 +19,9 @@ from mmadn import cli
 from mmadn.depth import SkipAwareNorm
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
+WORKSHOP = '../projects/paper/configs'
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
+LETTERS = sorted(f'{WORKSHOP}/{path.name}' for path in (ROOT / WORKSHOP).glob('*.py'))
 IN1K = [name for name in CONFIGS if name.startswith('adn/') and name.endswith('_in1k.py')]
 INDIVIDUAL = [name for name in CONFIGS if name.startswith('individual/')]
 STEPS = {  # epochs, where the learning rate falls, weight decay
@@ -101,7 +103,7 @@ def learning_rates(cfg, epoch_length):
     return rates
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', CONFIGS + LETTERS)
 def test_builds(name):
     cfg = load(name)
     model = build_model(cfg)
@@ -440,11 +442,15 @@ def flat(node, prefix=''):
     return {k: v for name, value in items for k, v in flat(value, f'{prefix}{name}.').items()}
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablation/')])
+IN1K_ABLATIONS = [name for name in CONFIGS if name.startswith('ablation/')]
+LETTERS_ABLATIONS = [name for name in LETTERS if '_adn-' in name and 'long' not in name]
+
+
+@pytest.mark.parametrize('name', IN1K_ABLATIONS + LETTERS_ABLATIONS)
 def test_ablation_differs_in_one_thing_only(name):
     network, rest = Path(name).stem.split('_adn-')
     ablation, task = rest.rsplit('_', 1)
-    parent = f'{dict(in1k="adn", letters="demo")[task]}/{network}_adn_{task}.py'
+    parent = f'{dict(in1k="adn", letters=WORKSHOP)[task]}/{network}_adn_{task}.py'
     ours, theirs = (flat(load(each).to_dict()) for each in (name, parent))
     for each in (ours, theirs):
         each.pop('work_dir', None)
@@ -454,8 +460,24 @@ def test_ablation_differs_in_one_thing_only(name):
 
 
 def test_every_ablation_is_there_for_imagenet_and_for_the_letters():
-    names = {Path(name).stem for name in CONFIGS if name.startswith('ablation/')}
-    for task in ('in1k', 'letters'):
-        found = {name for name in names if name.endswith(task)}
+    for task, names in (('in1k', IN1K_ABLATIONS), ('letters', LETTERS_ABLATIONS)):
+        found = {Path(name).stem for name in names if Path(name).stem.endswith(task)}
         assert len(found) == 10 + 4  # of ResNet50 and of ViT
-    assert len(names) == 28
+    assert len({*IN1K_ABLATIONS, *LETTERS_ABLATIONS}) == 28
+
+
+LONG = {
+    'train_cfg.max_iters': 3600,
+    'train_cfg.val_interval': 400,
+    'param_scheduler.0.end': 540,
+    'param_scheduler.1.begin': 540,
+    'param_scheduler.1.end': 3600,
+}
+
+
+@pytest.mark.parametrize('network', ['resnet50_adn', 'resnet50', 'resnet50-base'])
+def test_long_training_differs_in_its_schedule_only(network):
+    short = flat(load(f'{WORKSHOP}/{network}_letters.py').to_dict())
+    long = flat(load(f'{WORKSHOP}/{network}-long_letters.py').to_dict())
+    assert long.pop('work_dir') != short.pop('work_dir') and long.keys() == short.keys()
+    assert {name: value for name, value in long.items() if value != short[name]} == LONG

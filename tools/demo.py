@@ -14,7 +14,7 @@ from projects.paper.digits import write_digits
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 
 
-def main():
+def main() -> None:
     os.chdir(Path(__file__).parents[1])
     torch.set_num_threads(1)  # a network this narrow computes no faster with more
     cfg = Config.fromfile(CONFIG)

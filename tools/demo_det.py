@@ -16,7 +16,7 @@ CONFIG = 'configs/demo/mask_rcnn_r50adn_shapes.py'
 DRAWN = (5, 8, 21)  # test images with shapes over others
 
 
-def main():
+def main() -> None:
     os.chdir(Path(__file__).parents[1])
     torch.set_num_threads(1)  # a network this narrow computes no faster with more
     cfg = Config.fromfile(CONFIG)

@@ -4,20 +4,37 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mmadn  # noqa: F401  first, for torchvision
 from mmadn import cli
 from mmadn.errors import FailedError
 from mmadn.utils.report import machine, print_table, writable, write_json
+from projects.paper.studies.letters import ADAPTIVE, BASE, FULL
 from projects.paper.study import default_jobs, folder_name
 
-ADAPTIVE = 'configs/demo/resnet50_adn_letters.py'
-FULL, BASE = 'configs/demo/resnet50_letters.py', 'configs/demo/resnet50-base_letters.py'
 CHECKPOINT = 'iter_3600.pth'  # the last one of the long trainings
+REPORT = 'subnets.json'  # of every training, and written last
 
 
-def main():
+@dataclass(frozen=True)
+class Part:
+    """A command of this project that makes a part of the evidence.
+
+    Args:
+        name: Of the folder of its results.
+        command: The tool in tools/, and its arguments.
+        needs: What it reads of the trainings.
+    """
+
+    name: str
+    command: Sequence[object]
+    needs: Sequence[Path] = ()
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Run the small-scale study of the paper, trainings of over an hour on two cores, and all '
         'analyses of it. Trainings that are done are kept.',
@@ -33,12 +50,10 @@ def main():
     option('--out', default='docs/evidence', help='folder of the results')
     args = parser.parse_args()
     os.chdir(Path(__file__).parents[1])
-    start, lines = time.monotonic(), []
+    start = time.monotonic()
     with cli.plain_errors():
         writable(args.out)
-        lines.append(run('letters', study(args)))
-        for name, command in analyses(args.seeds, args.work_dir).items():
-            lines.append(run(name, [*command, '--out', f'{args.out}/{name}'], args.work_dir))
+        lines = [run(part, args.out) for part in (study(args), *analyses(args.seeds, args.work_dir))]
     minutes = round((time.monotonic() - start) / 60, 1)
     about = dict(minutes=minutes, jobs=args.jobs, seeds=args.seeds, machine=machine(), commands=lines)
     write_json(f'{args.out}/evidence.json', about)
@@ -46,80 +61,75 @@ def main():
     print(f'{args.out}/evidence.json has the commands')
 
 
-def study(args) -> list:
-    command = [
-        'study.py',
-        'letters',
-        '--work-dir',
-        f'{args.work_dir}/letters',
-        '--out',
-        f'{args.out}/letters',
-    ]
-    command += ['--jobs', args.jobs, '--seeds', *args.seeds]
-    return command if args.budget is None else [*command, '--budget', args.budget]
+def study(args: argparse.Namespace) -> Part:
+    budget = [] if args.budget is None else ['--budget', args.budget]
+    options = ['--work-dir', f'{args.work_dir}/letters', '--jobs', args.jobs, '--seeds', *args.seeds, *budget]
+    return Part('letters', ['study.py', 'letters', *options])
 
 
-def analyses(seeds, work_dir) -> dict:
-    """The command of each figure and table that is made of the trainings."""
+def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
+    """The figures and tables that are made of the trainings, one or more in `work_dir` for each seed."""
 
-    def files(name, run):
-        return [f'{work_dir}/letters/{folder_name(run)}/seed{seed}/{name}' for seed in seeds]
+    def files(name: str, *runs: str) -> list[Path]:
+        return [
+            Path(work_dir, 'letters', folder_name(run), f'seed{seed}', name) for run in runs for seed in seeds
+        ]
 
-    def series(label, *runs):
-        return f'{label}={",".join(path for run in runs for path in files("subnets.json", run))}'
+    def pareto(name: str, title: str, series: dict[str, Sequence[str]]) -> Part:
+        paths = {label: files(REPORT, *runs) for label, runs in series.items()}
+        arguments = [f'{label}={",".join(map(str, found))}' for label, found in paths.items()]
+        command = ['analysis/pareto.py', '--title', title, *arguments]
+        return Part(name, command, [path for found in paths.values() for path in found])
 
-    checkpoints = files(CHECKPOINT, 'adaptive, long')
-    pareto = ['analysis/pareto.py', '--title']
-    return {
-        'table2': ['analysis/epoch_cost.py', '--adaptive', ADAPTIVE, '--full', FULL, '--base', BASE]
-        + ['--threads', '1', '--clock', 'cpu', '--rounds', '20'],
-        'fig3': ['analysis/residuals.py', ADAPTIVE, *checkpoints]
-        + ['--against', *files(CHECKPOINT, 'individual, full, long')],
-        'fig4b': [
-            *pareto,
+    adaptive, plain = files(CHECKPOINT, 'adaptive, long'), files(CHECKPOINT, 'individual, full, long')
+    letters = [f'data/letters/test/{letter}/0000.png' for letter in 'AKR']
+    configs = ['--adaptive', ADAPTIVE, '--full', FULL, '--base', BASE]
+    return [
+        Part('table2', ['analysis/epoch_cost.py', *configs, *'--threads 1 --clock cpu --rounds 20'.split()]),
+        Part(
+            'fig3',
+            ['analysis/residuals.py', ADAPTIVE, *adaptive, '--against', *plain],
+            [*adaptive, *plain],
+        ),
+        pareto(
+            'fig4b',
             'One network and individual ones',
-            series('sub-networks of one', 'adaptive, long'),
-            series('individual', 'individual, full, long', 'individual, -base, long'),
-            series('individually distilled', 'distilled, -base, long'),
-        ],
-        'fig5': ['analysis/curves.py', Path(checkpoints[0]).parent],
-        'fig6b': [
-            *pareto,
+            {
+                'sub-networks of one': ['adaptive, long'],
+                'individual': ['individual, full, long', 'individual, -base, long'],
+                'individually distilled': ['distilled, -base, long'],
+            },
+        ),
+        Part('fig5', ['analysis/curves.py', adaptive[0].parent], files(REPORT, 'adaptive, long')[:1]),
+        pareto(
+            'fig6b',
             'Mandatory blocks of ResNet50',
-            *(
-                series(f'mandatory {counts}', run)
-                for counts, run in (
-                    ('1,1,2,1', 'mandatory 1,1,2,1'),
-                    ('2,2,3,2', 'adaptive'),
-                    ('2,3,4,2', 'mandatory 2,3,4,2'),
-                )
-            ),
-        ],
-        'fig8': ['analysis/cam.py', ADAPTIVE, checkpoints[0]]
-        + [f'data/letters/test/{letter}/0000.png' for letter in 'AKR'],
-    }
+            {
+                'mandatory 1,1,2,1': ['mandatory 1,1,2,1'],
+                'mandatory 2,2,3,2': ['adaptive'],
+                'mandatory 2,3,4,2': ['mandatory 2,3,4,2'],
+            },
+        ),
+        Part('fig8', ['analysis/cam.py', ADAPTIVE, adaptive[0], *letters], adaptive[:1]),
+    ]
 
 
-def run(name, command, work_dir=None) -> dict:
-    """Runs one of the project's commands; the row of the table says how it went.
+def run(part: Part, out: str | None = None) -> dict:
+    """Runs a part, or leaves it out if a training that it needs is not done; a row that says which.
 
-    With a `work_dir`, it is left out if a training there is not done that it reads.
+    Args:
+        out: The folder in which the part's results get theirs; by default where the tool writes them.
     """
-    line = shlex.join(['python', f'tools/{command[0]}', *map(str, command[1:])])
+    options = [] if out is None else ['--out', f'{out}/{part.name}']
+    command = [f'tools/{part.command[0]}', *map(str, part.command[1:]), *options]
+    line = shlex.join(['python', *command])
     print(f'\n{line}', flush=True)
-    missing = next((path for path in inputs(command, work_dir) if not path.exists()), None)
+    missing = next((path for path in part.needs if not path.exists()), None)
     if missing:
-        print(f'left out, as the trainings are not all done: {missing} is not there', flush=True)
-    elif subprocess.run([sys.executable, *shlex.split(line)[1:]]).returncode:
-        raise FailedError(f'{name} failed: {line}')
-    return {'part': name, 'done': 'no' if missing else 'yes', 'command': line}
-
-
-def inputs(command, work_dir) -> list[Path]:
-    """What a command reads of the trainings in `work_dir`; of a whole one, what is written last."""
-    words = ' '.join(map(str, command)).replace('=', ' ').replace(',', ' ').split()
-    paths = [Path(word) for word in words if work_dir and word.startswith(f'{work_dir}/')]
-    return [path if path.suffix else path / 'subnets.json' for path in paths]
+        print(f'left out, as the trainings are not all done: {missing} is missing', flush=True)
+    elif subprocess.run([sys.executable, *command]).returncode:
+        raise FailedError(f'{part.name} failed: {line}')
+    return {'part': part.name, 'done': 'no' if missing else 'yes', 'command': line}
 
 
 if __name__ == '__main__':

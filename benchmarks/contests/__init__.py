@@ -1,1 +1,3 @@
-"""One module a contest: a function of Settings that `@contest` registers."""
+from . import compiled, depths, inference, onnx, prefixes, train
+
+__all__ = ['compiled', 'depths', 'inference', 'onnx', 'prefixes', 'train']

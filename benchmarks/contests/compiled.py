@@ -1,8 +1,9 @@
 import torch
 
+from mmadn.deploy.compiling import compile
 from mmadn.evaluation.flops import complexity
 
-from ..networks import classifiers, share_weights
+from ..networks import classifiers
 from ..protocol import Contestant, Gain, Ratio, Settings, compete, contest
 
 
@@ -14,19 +15,15 @@ def compiled(settings: Settings) -> dict:
     frozen weights. As in `inference`, every timed forward follows an untimed one at the same depth.
 
     Returns:
-        dict: As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
+        As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
         many were made after that, in the contest and by every other depth.
     """
     from torch._dynamo.utils import counters  # takes seconds
     from torch._inductor import config
 
-    from mmadn.deploy.compiling import compile  # mmadn.deploy measures by benchmarks
-
-    nets, fast = (classifiers(settings.arch, settings.device) for _ in range(2))
-    for each in (nets, fast):
-        share_weights(each)
-        for net in each.values():
-            net.eval()
+    nets, fast = (classifiers(settings.arch, settings.device, share=True) for _ in range(2))
+    for net in (*nets.values(), *fast.values()):
+        net.eval()
     x = torch.randn(settings.batch, *settings.shape, device=settings.device)
     freezing = torch.device(settings.device).type == 'cpu'
     with torch.no_grad():

@@ -16,8 +16,8 @@ def depths(settings: Settings) -> dict:
     As in `inference`, every timed forward follows an untimed one at the same depth.
 
     Returns:
-        dict: As from `inference`, with `gflops` of an image in addition. Of the pairs in which one
-        depth has fewer FLOPs, the one is judged where that depth does worst.
+        As from `inference`, with `gflops` of an image in addition. Of all pairs of depths, the one in which
+        the depth of fewer FLOPs is slowest beside the other has a target.
     """
     net = classifiers(settings.arch, settings.device)['adn']
     net.eval()

@@ -1,6 +1,6 @@
 import torch
 
-from ..networks import classifiers, share_weights
+from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest
 
 STOCK = 'stock network (-base: of the mandatory blocks only)'
@@ -11,14 +11,13 @@ FIRST = 'first forward after a switch'
 def inference(settings: Settings) -> dict:
     """Latency of a forward pass: stock networks, steady depths, first forward after `set_skip`.
 
-    Every timed forward follows an untimed one of the same network. For a steady depth that ran at
-    this depth, for a first forward at the other; the switch itself belongs to the time.
+    Every timed forward follows an untimed one of the same network. For a steady depth, the untimed one ran
+    at this depth; for a first forward it ran at the other one, and the switch itself is timed.
 
     Returns:
-        dict: Settings, machine, times of all rounds, their summaries, ratios; see `compete`.
+        Settings, machine, times of all rounds, their summaries, ratios; see `compete`.
     """
-    nets = classifiers(settings.arch, settings.device)
-    share_weights(nets)
+    nets = classifiers(settings.arch, settings.device, share=True)
     for net in nets.values():
         net.eval()
     full, short, adn = nets.values()

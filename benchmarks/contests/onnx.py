@@ -8,7 +8,7 @@ from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
 
 from ..networks import classifiers
-from ..protocol import Contestant, Ratio, Settings, compete, contest, judged
+from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
 
 
 @contest('adaptive ONNX file', rounds=30, batch=1)
@@ -19,7 +19,7 @@ def onnx(settings: Settings) -> dict:
     while they wait, or the sessions would disturb each other.
 
     Returns:
-        dict: As from `inference`, with `difference`, the largest one to torch of all depths in standard
+        As from `inference`, with `difference`, the largest one to torch of all depths in standard
         deviations of the logits, and `bytes`, the sizes of the files.
 
     Raises:
@@ -70,13 +70,13 @@ def onnx(settings: Settings) -> dict:
     ]
     out = compete('onnx', settings, contestants, ratios)
     out.update(difference=max(row['relative'] for row in rows), bytes=sizes)
-    out['ratios'][f'size, adaptive / fixed {deep}'] = judged(
+    out['ratios'][f'size, adaptive / fixed {deep}'] = with_target(
         [sizes['adaptive'] / sizes[f'fixed {deep}']], 1.02
     )
     return out
 
 
-def _vary(model):
+def _vary(model: torch.nn.Module) -> None:
     """Makes the two copies of every norm differ, or a file would need only one, and fills what is zero."""
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():

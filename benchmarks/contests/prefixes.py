@@ -16,7 +16,7 @@ def prefixes(settings: Settings) -> dict:
     Data loading and preprocessing are no part of it.
 
     Returns:
-        dict: As from `inference`.
+        As from `inference`.
 
     Raises:
         RuntimeError: The two do not agree bit by bit.

@@ -11,7 +11,7 @@ from mmadn.errors import InputError
 from mmadn.evaluation.memory import peak_memory
 
 from ..networks import CLASSES, classifiers
-from ..protocol import Contestant, Ratio, Settings, compete, contest, judged
+from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
 from .inference import STOCK
 
 MIB = 2**20
@@ -21,12 +21,12 @@ MIB = 2**20
 def train(settings: Settings) -> dict:
     """Time and peak memory of a training step: both stock networks and self-distillation.
 
-    All take the same batch of bytes through mmpretrain's preprocessor and SGD with momentum in
-    mmengine's OptimWrapper. The steps measured are steady ones, with the optimizer's state in
-    place. Memory is that of weights, buffers and optimizer state plus `peak_memory` of a step.
+    All take the same batch of bytes through mmpretrain's preprocessor, and SGD with momentum in mmengine's
+    OptimWrapper. The first steps, which make the optimizer's state, are not counted. Memory is that of
+    weights, buffers and optimizer state, plus `peak_memory` of a step.
 
     Returns:
-        dict: As from `inference`, with `memory_mib` in addition.
+        As from `inference`, with `memory_mib` in addition.
 
     Raises:
         ValueError: A batch norm of the last stage would see a single value a channel.
@@ -53,11 +53,11 @@ def train(settings: Settings) -> dict:
     memory = {c.name: (held[c.name]() + peak_memory(c.run, device)) / MIB for c in contestants}
     out['memory_mib'] = memory
     value = memory['self-distilled'] / memory['stock']
-    out['ratios']['memory, self-distilled / stock'] = judged([value], 1.05)
+    out['ratios']['memory, self-distilled / stock'] = with_target([value], 1.05)
     return out
 
 
-def bytes_held(net, optimizer):
+def bytes_held(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes of parameters, buffers and optimizer state: what a step finds and leaves."""
     state = [x for x in tree_iter(optimizer.state_dict()['state']) if isinstance(x, torch.Tensor)]
     return sum(x.nbytes for x in (*net.parameters(), *net.buffers(), *state))

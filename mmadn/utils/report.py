@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .cores import available_cores
+
 # The colours of Okabe and Ito, which the colour-blind tell apart.
 BLUE, VERMILION, GREEN, ORANGE = '#0072B2', '#D55E00', '#009E73', '#E69F00'
 SKY, PINK, GREY = '#56B4E9', '#CC79A7', '#999999'
@@ -152,7 +154,7 @@ def machine() -> dict:
     versions |= {name: sys.modules[name].__version__ for name in ('mmdet',) if name in sys.modules}
     return {
         'cpu': models[0] if models else platform.processor() or platform.machine(),
-        'cores': os.cpu_count(),
+        'cores': available_cores(),
         'threads': torch.get_num_threads(),
         'governor': governor.read_text().strip() if governor.exists() else None,
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -1,27 +1,25 @@
 """Class activation maps at every block of a stage, at several depths (paper, Fig. 8)."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 
-import matplotlib
 import mmcv
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
-from torch import nn
+from torch import Tensor, nn
 
-from mmadn.depth import adaptive_backbone, is_skipped, unwrap
+from mmadn.depth import AdaptiveDepth, adaptive_backbone, is_skipped, unwrap
 from mmadn.errors import InputError, MissingPackageError, NotAdaptiveError
-from mmadn.utils.report import machine, replacing, write_json
 
-from .residuals import Block, evaluating, residual_blocks
-
-matplotlib.use('Agg')
-from matplotlib import pyplot  # noqa: E402
+from .blocks import Block, evaluating, residual_blocks
 
 METHODS = {
     'gradcam': 'GradCAM',
@@ -31,10 +29,9 @@ METHODS = {
     'eigencam': 'EigenCAM',
     'eigengradcam': 'EigenGradCAM',
 }
-COLOURS, OPACITY = 'viridis', 0.65  # of a map on the grey image
 
 
-def grad_cam():
+def grad_cam() -> ModuleType:
     """The library that computes the maps; raises ImportError with what to install."""
     try:
         import pytorch_grad_cam
@@ -49,18 +46,18 @@ def grad_cam():
 class DepthMaps:
     """What one depth makes of an image.
 
-    Attributes:
-        skip (str): The depth.
-        probabilities (ndarray): Of the classes, the softmax of the logits.
-        category (int): The class whose activation the maps show.
-        maps (dict[str, ndarray | None]): The map of each block by its name in the backbone, float32 of
-            shape (H, W) of the network's input, in [0, 1]; None of a block that this depth skips.
+    Args:
+        skip: The depth.
+        probabilities: Of the classes, the softmax of the logits.
+        category: The class whose activation the maps show.
+        maps: The map of each block by its name in the backbone, float32 of the shape (H, W) of the network's
+            input, in [0, 1]; None for a block that this depth skips.
     """
 
     skip: str
     probabilities: np.ndarray
     category: int
-    maps: dict
+    maps: dict[str, np.ndarray | None]
 
     @property
     def predicted(self) -> int:
@@ -69,39 +66,41 @@ class DepthMaps:
     @property
     def output(self) -> np.ndarray:
         """The map of the last block that runs, whose features are the output of the stage."""
-        return [found for found in self.maps.values() if found is not None][-1]
+        return [each for each in self.maps.values() if each is not None][-1]
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def activation_maps(
-    model, image: torch.Tensor, stage=3, skips=('super', 'base'), category=None, method='gradcam'
+    model: nn.Module,
+    image: Tensor,
+    stage: int = 3,
+    skips: Sequence[str] = ('super', 'base'),
+    category: int | str | None = None,
+    method: str = 'gradcam',
 ) -> list[DepthMaps]:
     """Maps of where each block of a stage sees evidence for a class, at several depths (paper, Fig. 8).
 
-    A map is scaled by its own least and most value, which become 0 and 1, so that maps can be compared in
-    shape and not in strength. It is 0 everywhere where nothing speaks for the class, and at the last
-    block of a ViT that classifies by its class token, as the other tokens are not looked at after it.
-    "eigencam" depends on no class, and its sign, as that of "eigengradcam", is arbitrary.
+    Each map is scaled so that its smallest value becomes 0 and its largest 1: maps can be compared in shape
+    and not in strength. A map is 0 everywhere if nothing in the image speaks for the class. So is the map of
+    the last block of a ViT that classifies by its class token, because after that block nothing looks at the
+    other tokens. "eigencam" depends on no class; its sign, like that of "eigengradcam", is arbitrary.
 
     Args:
-        model (nn.Module): A classifier with adaptive depth. It is left as it was, gradients included.
-        image (Tensor): One image of shape (3, H, W) as a test pipeline gives it; see `read_image`.
-        stage (int): From 1 on; which of the stages that have a skippable sub-path.
-        skips (Sequence[str]): The depths, see `set_skip`.
-        category (int | str, optional): The number or the name of the class. By default what each depth
-            predicts.
-        method (str): One of `METHODS`, those of mmpretrain's `vis_cam.py`.
-
-    Returns:
-        list[DepthMaps]: One for each depth.
+        model: A classifier with adaptive depth. It is left as it was, gradients included.
+        image: One image of shape (3, H, W) as a test pipeline gives it; see `read_image`.
+        stage: Which of the stages that have a skippable sub-path, counted from 1.
+        skips: The depths, see `set_skip`.
+        category: The number or the name of the class. By default the class that each depth predicts.
+        method: One of `METHODS`, which are those of mmpretrain's `vis_cam.py`.
 
     Raises:
         ImportError: The library grad-cam is not installed.
         TypeError: The model is no classifier or has no adaptive depth.
         ValueError: The stage, a depth, the class or the method does not exist.
     """
-    library, model = grad_cam(), unwrap(model)
+    grad_cam()  # fails at once where it is not installed
+    model = unwrap(model)
     if not isinstance(model, ImageClassifier) or not model.with_head:
         raise NotAdaptiveError(
             f'{type(model).__name__} does not classify images; give a classifier of mmpretrain'
@@ -109,38 +108,48 @@ def activation_maps(
     backbone = adaptive_backbone(model)
     if method not in METHODS:
         raise InputError(f'method={method!r}: give one of {", ".join(METHODS)}')
-    method = getattr(library, METHODS[method])
     blocks = {block.name: block.module for block in stage_blocks(backbone, stage)}
     category = class_number(model, category)
-    chosen = library.utils.model_targets.ClassifierOutputTarget
-    targets = None if category is None else [chosen(category)]
     results = []
     with evaluating(model), _frozen(model), _on_their_grid(backbone, blocks.values()) as reshape:
         inputs = model.data_preprocessor({'inputs': [image]}, False)['inputs'].clone().requires_grad_()
         for skip in dict.fromkeys(map(backbone.parse_skip, skips)):
             with backbone.skipping(skip):
-                run = {n: b for n, b in blocks.items() if not is_skipped(b)}
-                cam = method(_Logits(model), list(run.values()), reshape)
-                try:
-                    # One pass for all blocks, without their mean over the blocks.
-                    cam.aggregate_multi_layers = lambda maps: np.concatenate(maps, axis=1)[0]
-                    found = library.utils.image.scale_cam_image(cam(inputs, targets))
-                finally:
-                    cam.activations_and_grads.release()
-            probabilities = cam.outputs[0].detach().softmax(0).cpu().numpy()
-            found = dict(zip(run, found, strict=True))
-            results.append(
-                DepthMaps(
-                    skip=skip,
-                    probabilities=probabilities,
-                    category=int(probabilities.argmax()) if category is None else category,
-                    maps={name: found.get(name) for name in blocks},
+                running = {name: block for name, block in blocks.items() if not is_skipped(block)}
+                logits, maps = _maps(
+                    model, list(running.values()), inputs, category, METHODS[method], reshape
                 )
-            )
+            probabilities = logits.softmax(0).cpu().numpy()
+            shown = int(probabilities.argmax()) if category is None else category
+            maps = dict(zip(running, maps, strict=True))
+            results.append(DepthMaps(skip, probabilities, shown, {name: maps.get(name) for name in blocks}))
     return results
 
 
-def stage_blocks(backbone, stage: int) -> list[Block]:
+def _maps(
+    model: nn.Module,
+    blocks: list[nn.Module],
+    inputs: Tensor,
+    category: int | None,
+    method: str,
+    reshape: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, np.ndarray]:
+    """The logits of one image, and the map of each block from the same pass, scaled to [0, 1]."""
+    library = grad_cam()
+    target = library.utils.model_targets.ClassifierOutputTarget
+    cam = getattr(library, method)(_Logits(model), blocks, reshape)
+    try:
+        # The library would give the mean of the blocks' maps.
+        cam.aggregate_multi_layers = lambda maps: np.concatenate(maps, axis=1)[0]
+        maps = library.utils.image.scale_cam_image(
+            cam(inputs, None if category is None else [target(category)])
+        )
+    finally:
+        cam.activations_and_grads.release()
+    return cam.outputs[0].detach(), maps
+
+
+def stage_blocks(backbone: AdaptiveDepth, stage: int) -> list[Block]:
     """The residual blocks of a stage in their order; see `residual_blocks`.
 
     Raises:
@@ -155,14 +164,14 @@ def stage_blocks(backbone, stage: int) -> list[Block]:
     return [block for block in residual_blocks(backbone) if block.stage == stage]
 
 
-def class_names(model) -> list[str]:
+def class_names(model: nn.Module) -> list[str]:
     """The names of a classifier's classes, or their numbers where its checkpoint tells none."""
     names = (getattr(model, 'dataset_meta', None) or {}).get('classes')
     return list(map(str, names or range(model.head.num_classes)))
 
 
-def class_number(model, category: int | str | None) -> int | None:
-    """The number of a class, which is given by a name, one of its synonyms "tench, Tinca tinca", or a number.
+def class_number(model: nn.Module, category: int | str | None) -> int | None:
+    """The number of a class, given by its name, by one of its synonyms "tench, Tinca tinca", or by a number.
 
     Raises:
         ValueError: There is no such class, or several go by this name.
@@ -188,32 +197,37 @@ def class_number(model, category: int | str | None) -> int | None:
 class _Logits(nn.Module):
     """A classifier as the library calls one: a batch in, logits out."""
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs):
+    def forward(self, inputs: Tensor) -> Tensor:
         return self.model(inputs, mode='tensor')
 
-    def zero_grad(self, set_to_none=True):
-        """Spares the gradients of a training: the weights get none here."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Does nothing: the weights get no gradients here, and those of a training stay."""
 
 
 @contextmanager
-def _frozen(model):
-    """Within the block no parameter wants a gradient; afterwards those do that did."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Within the block no parameter requires a gradient; afterwards those do that did before."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanted:
+        for parameter in trained:
             parameter.requires_grad = True
 
 
 @contextmanager
-def _on_their_grid(backbone, blocks):
-    """Yields what turns features of blocks into maps (N, C, H, W): tokens (N, L, C), class token first."""
+def _on_their_grid(
+    backbone: AdaptiveDepth, blocks: Iterable[nn.Module]
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yields a function that turns the features of a block into maps of shape (N, C, H, W).
+
+    The features may be tokens of shape (N, L, C); a class token among them is the first and is dropped.
+    """
     grid = []
 
     def embedded(module, args, output):
@@ -239,7 +253,7 @@ def _on_their_grid(backbone, blocks):
             handle.remove()
 
 
-def read_image(cfg, path) -> torch.Tensor:
+def read_image(cfg: Config, path: str | Path) -> Tensor:
     """An image as the test pipeline of a config gives it, of shape (3, H, W), its channels in BGR.
 
     Raises:
@@ -251,199 +265,3 @@ def read_image(cfg, path) -> torch.Tensor:
         raise InputError(f'{path} cannot be read as an image')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
         return Compose(cfg.test_dataloader.dataset.pipeline)({'img_path': str(path)})['inputs']
-
-
-def correlation(first, second) -> float | None:
-    """Of two maps, Pearson's; None where one is missing or the same everywhere."""
-    if first is None or second is None or not (first.std() and second.std()):
-        return None
-    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
-
-
-def summary(results: list[DepthMaps], names: list[str]) -> list[dict]:
-    """What JSON records of the depths of one image.
-
-    Returns:
-        list[dict]: For each depth `skip`, the class `predicted` and its `probability`, the `category` of the
-        maps and its `category_probability`, and `blocks`, by name None if skipped or the `mean` of the map
-        and, except of the first depth, its `correlation` with the first depth's map of this block; and
-        `output_correlation`, of the maps of the last blocks that either runs.
-    """
-    first = results[0]
-    return [
-        {
-            'skip': r.skip,
-            'predicted': names[r.predicted],
-            'probability': float(r.probabilities[r.predicted]),
-            'category': names[r.category],
-            'category_probability': float(r.probabilities[r.category]),
-            'blocks': {
-                name: found
-                if found is None
-                else {
-                    'mean': float(found.mean()),
-                    **({'correlation': correlation(first.maps[name], found)} if i else {}),
-                }
-                for name, found in r.maps.items()
-            },
-            **({'output_correlation': correlation(first.output, r.output)} if i else {}),
-        }
-        for i, r in enumerate(results)
-    ]
-
-
-def predictions_table(report: dict) -> list[dict]:
-    """What each depth predicts of each image, as text; files of one name are told apart by their folders."""
-    paths = [Path(image['image']) for image in report['images']]
-    parts = 1 if len({path.name for path in paths}) == len(paths) else 2
-    return [
-        {
-            'image': '/'.join(Path(image['image']).parts[-parts:]),
-            'skip': depth['skip'],
-            'predicted': short(depth['predicted']),
-            'probability': f'{depth["probability"]:.1%}',
-            'maps of': short(depth['category']),
-        }
-        for image in report['images']
-        for depth in image['depths']
-    ]
-
-
-def blocks_table(report: dict) -> list[dict]:
-    """How alike the maps of each block are to those of the first depth, meaned over the images, as text."""
-    first, *others = zip(*(image['depths'] for image in report['images']), strict=True)
-
-    def row(title, path, value):
-        means = {
-            f'{depth[0]["skip"]}: correlation with {first[0]["skip"]}': _mean([value(of) for of in depth])
-            for depth in others
-        }
-        return {'block': title, 'sub-path': path, **means}
-
-    def correlation_at(block):
-        return lambda of: of['blocks'][block]['correlation'] if of['blocks'][block] else 'skipped'
-
-    return [
-        *(row(block, path, correlation_at(block)) for block, path in report['blocks'].items()),
-        row('output of the stage', '', lambda of: of['output_correlation']),
-    ]
-
-
-def _mean(values):
-    if 'skipped' in values:
-        return 'skipped'
-    known = [value for value in values if value is not None]
-    return f'{np.mean(known):.2f}' if known else ''
-
-
-def short(name: str, length=18) -> str:
-    """The first of a class's synonyms, and no more of it than fits."""
-    name = name.split(', ')[0]
-    return name if len(name) <= length else f'{name[: length - 1]}…'
-
-
-def picture(report: dict, images, results, path) -> None:
-    """Draws a row for each image and depth and a column for each block, as a PNG.
-
-    Args:
-        report (dict): From `write_report`.
-        images (Sequence[Tensor]): Of shape (3, H, W), BGR.
-        results (Sequence[list[DepthMaps]]): Of `activation_maps`, for each image.
-    """
-    blocks, cell = report['blocks'], 1.5
-    rows, columns = sum(map(len, results)), 1 + len(blocks)
-    height, width = images[0].shape[1:]
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(cell * columns + 2.2, max(2.4, cell * height / width * rows + 0.9)),
-        layout='compressed',
-        squeeze=False,
-    )
-    for ax, name in zip(axes[0], ['input', *blocks], strict=True):
-        ax.set_title(f'{name}\n{blocks[name]}' if name in blocks else name, fontsize=9)
-    cells = iter(axes)
-    for image, depths, written in zip(images, results, report['images'], strict=True):
-        colours = image.flip(0).permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
-        for depth, row in zip(depths, written['depths'], strict=True):
-            first, *others = next(cells)
-            first.imshow(colours)
-            first.set_ylabel(_row_label(row), rotation=0, ha='right', va='center', fontsize=9)
-            for ax, found in zip(others, depth.maps.values(), strict=True):
-                _draw(ax, colours.mean(2), found)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-    bar = figure.colorbar(
-        next(ax.images[1] for ax in axes.flat if len(ax.images) > 1),
-        ax=axes,
-        shrink=min(1, 4 / figure.get_figheight()),
-        aspect=15,
-        fraction=0.05,
-        label='class activation, scaled\nfrom least to most of each map',
-    )
-    bar.ax.set_facecolor('0.5')  # as if the colours lay on a grey image
-    figure.suptitle(f'{report["method"]} at the blocks of stage {report["stage"]}', fontsize=11)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format='png', bbox_inches='tight')
-    pyplot.close(figure)
-
-
-def _row_label(row):
-    lines = [row['skip'], f'predicts {short(row["predicted"])}', f'({row["probability"]:.1%})']
-    if row['category'] != row['predicted']:
-        lines += [f'maps of {short(row["category"])}', f'({row["category_probability"]:.1%})']
-    return '\n'.join(lines)
-
-
-def _draw(ax, grey, found):
-    said = 'skipped' if found is None else '' if found.any() else '0 everywhere'
-    if found is None:
-        ax.set_box_aspect(grey.shape[0] / grey.shape[1])
-        ax.spines[:].set_color('0.8')
-    else:
-        ax.imshow(grey, cmap='gray', vmin=-255, vmax=510)  # faint, so that it does not change the colours
-        height, width = grey.shape  # without what the preprocessor may have padded
-        ax.imshow(found[:height, :width], cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY)
-    ax.text(
-        0.5,
-        0.5,
-        said,
-        transform=ax.transAxes,
-        ha='center',
-        va='center',
-        fontsize=9,
-        color='0.4' if found is None else 'white',
-    )
-
-
-def write_report(model, images, results, out, stage, method, paths, **about) -> dict:
-    """Writes `cam.json` and `cam.png` into the folder `out`, each whole or not at all.
-
-    Args:
-        model (nn.Module): The classifier.
-        images (Sequence[Tensor]): From `read_image`.
-        results (Sequence[list[DepthMaps]]): From `activation_maps`, for each image.
-        stage (int): As `activation_maps` took it.
-        method (str): As `activation_maps` took it.
-        paths (Sequence[str]): Of the images.
-        **about: What else the JSON file records, such as the config and the checkpoint.
-
-    Returns:
-        dict: What `cam.json` holds.
-    """
-    out, names = Path(out), class_names(model)
-    blocks = {block.name: block.sub_path for block in stage_blocks(adaptive_backbone(model), stage)}
-    report = {
-        **about,
-        'machine': machine(),
-        'stage': stage,
-        'method': method,
-        'blocks': blocks,
-        'images': [
-            {'image': str(path), 'depths': summary(depths, names)}
-            for path, depths in zip(paths, results, strict=True)
-        ],
-    }
-    write_json(out / 'cam.json', report)
-    picture(report, images, results, out / 'cam.png')
-    return report

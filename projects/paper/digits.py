@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 
-def write_digits(root) -> None:
+def write_digits(root: str | Path) -> None:
     """Writes `root/{train,val}/<digit>/<number>.png`, 80 % and 20 % of each digit; once is enough.
 
     The images are 8x8, grey, one byte a pixel. The split is the same on every machine.

@@ -13,17 +13,16 @@ SIZE = 48  # pixels, both ways
 CANVAS = 64  # where a letter is drawn and warped
 
 
-def write_letters(root, train=700, val=60, test=200, seed=0) -> None:
+def write_letters(root: str | Path, train: int = 700, val: int = 60, test: int = 200, seed: int = 0) -> None:
     """Writes `root/{train,val,test}/<letter>/<number>.png`; once is enough.
 
     The images are 48x48, grey, one byte a pixel. An image depends on `seed`, its split, its letter and its
     number alone, so that the same arguments give the same images.
 
     Args:
-        root (str | Path): A folder; if it exists, nothing is done.
-        train, val, test (int): How many images of each letter. Settings may be picked on `val`, on `test`
-            never.
-        seed (int): Another one draws another data set.
+        root: A folder; if it exists, nothing is done.
+        train, val, test: How many images of each letter. Settings may be picked on `val`, never on `test`.
+        seed: Another one draws another data set.
     """
     root = Path(root)
     if root.is_dir():
@@ -59,24 +58,24 @@ def draw(rng: np.random.Generator, letter: str) -> np.ndarray:
     return np.round(255 * image.clip(0, 1)).astype(np.uint8)
 
 
-def _drawn(letter, size):
+def _drawn(letter: str, size: float) -> np.ndarray:
     image = Image.new('L', (CANVAS, CANVAS))
     middle = (CANVAS / 2, CANVAS / 2)
     ImageDraw.Draw(image).text(middle, letter, fill=255, font=ImageFont.load_default(size), anchor='mm')
     return np.asarray(image, np.float32) / 255
 
 
-def warp(rng, image) -> np.ndarray:
+def warp(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """An image of shape (64, 64) under a random affine map and a smooth displacement."""
     turn, shear = rng.uniform(-0.35, 0.35), rng.uniform(-0.3, 0.3)  # radians, and pixels a pixel
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = rotation @ [[1, shear], [0, 1]] @ np.diag(rng.uniform(0.75, 1.35, 2))
-    here = np.indices((CANVAS, CANVAS))[::-1] - CANVAS / 2 - rng.uniform(-5, 5, (2, 1, 1))
-    source = np.einsum('ij,jyx->iyx', matrix, here) + CANVAS / 2
+    target = np.indices((CANVAS, CANVAS))[::-1] - CANVAS / 2 - rng.uniform(-5, 5, (2, 1, 1))
+    source = np.einsum('ij,jyx->iyx', matrix, target) + CANVAS / 2
     source += [smooth(rng.normal(0, 2.5, (5, 5)), CANVAS) for _ in range(2)]
     return cv2.remap(image, *source.astype(np.float32), interpolation=cv2.INTER_LINEAR)
 
 
-def smooth(values, size) -> np.ndarray:
+def smooth(values: np.ndarray, size: int) -> np.ndarray:
     """A small array, enlarged to shape (size, size) without edges."""
     return cv2.resize(values.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)

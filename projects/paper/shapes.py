@@ -18,19 +18,20 @@ VISIBLE = 0.25  # of a shape at least, however many others lie over it
 SPLITS = {'train': (0, 0.5), 'val': (0.5, 0.75), 'test': (0.75, 1)}
 
 
-def write_shapes(root, train=800, val=100, test=200, seed=0) -> None:
+def write_shapes(root: str | Path, train: int = 800, val: int = 100, test: int = 200, seed: int = 0) -> None:
     """Writes `root/{train,val,test}/<number>.png` and `root/annotations/<split>.json`; once is enough.
 
-    The images are 128x128, RGB, with up to six shapes each and, one in 16, none. Masks are exact: a shape
-    loses what later ones cover and what lies outside. Class shows in outline and, less surely, in hue.
+    The images are 128x128, RGB. Each has up to six shapes; one image in 16 has none. Masks are exact: a shape
+    loses what later ones cover and what lies outside. The class shows in the outline and, less surely, in the
+    hue.
     The backgrounds of the splits come from different parts of the photographs that scikit-learn and
     scikit-image carry. An image depends on `seed`, its split and its number alone, so that the same
     arguments give the same bytes.
 
     Args:
-        root (str | Path): A folder; if it exists, nothing is done.
-        train, val, test (int): How many images. Settings may be picked on `val`, on `test` never.
-        seed (int): Another one draws another data set.
+        root: A folder; if it exists, nothing is done.
+        train, val, test: How many images. Settings may be picked on `val`, never on `test`.
+        seed: Another one draws another data set.
     """
     root = Path(root)
     if root.is_dir():
@@ -62,7 +63,7 @@ def write_shapes(root, train=800, val=100, test=200, seed=0) -> None:
         made.rename(root)  # whole or not at all
 
 
-def load_photographs() -> list:
+def load_photographs() -> list[np.ndarray]:
     """The photographs that come with scikit-learn and scikit-image, each of shape (H, W, 3), uint8."""
     from skimage import data
     from sklearn.datasets import load_sample_image
@@ -77,12 +78,14 @@ def load_photographs() -> list:
     ]
 
 
-def draw(rng, photographs) -> tuple:
+def draw(
+    rng: np.random.Generator, photographs: list[np.ndarray]
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """Draws one image over a crop of one of the photographs.
 
     Returns:
-        tuple: Pixels of shape (128, 128, 3), uint8, and for each shape, from back to front, its label
-        (an index into CLASSES) and the mask of what is visible of it, bool of shape (128, 128).
+        Pixels of shape (128, 128, 3), uint8, and for each shape, from back to front, its label (an index into
+        CLASSES) and the mask of what is visible of it, bool of shape (128, 128).
     """
     photograph = photographs[rng.integers(len(photographs))]
     top, left = (rng.integers(length - SIZE + 1) for length in photograph.shape[:2])
@@ -113,7 +116,7 @@ def outline(name: str, rotation: float) -> np.ndarray:
     return np.stack([-np.cos(angles) * radius, np.sin(angles) * radius], axis=1)
 
 
-def _filled(corners):
+def _filled(corners: np.ndarray) -> np.ndarray:
     from skimage.draw import polygon
 
     mask = np.zeros((SIZE, SIZE), bool)
@@ -121,12 +124,12 @@ def _filled(corners):
     return mask
 
 
-def _part(photograph, start, end):
+def _part(photograph: np.ndarray, start: float, end: float) -> np.ndarray:
     width = photograph.shape[1]
     return photograph[:, int(width * start) : int(width * end)]
 
 
-def _annotation(number, image, label, mask):
+def _annotation(number: int, image: int, label: int, mask: np.ndarray) -> dict:
     code = rle.encode(np.asfortranarray(mask, np.uint8))
     return dict(
         id=number,

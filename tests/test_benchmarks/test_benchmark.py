@@ -12,7 +12,15 @@ from mmengine.registry import MODELS, DefaultScope
 
 import benchmarks as benchmark
 from benchmarks import protocol
+from benchmarks.contests.depths import depths
+from benchmarks.contests.inference import inference
+from benchmarks.contests.prefixes import prefixes
+from benchmarks.contests.train import train
+from benchmarks.networks import classifiers
+from benchmarks.protocol import Gain, with_target
 from mmadn.depth import SkipAwareNorm
+from mmadn.evaluation.memory import peak_memory
+from mmadn.evaluation.timing import summary
 from mmadn.utils.report import machine, markdown_table, print_table, replacing, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,20 +38,17 @@ def _one_thread():  # several threads wait for each other on a busy machine
 
 @pytest.fixture
 def tiny(monkeypatch):
-    width = dict(depth=50, base_channels=8, stem_channels=8)
-    spec = dict(
-        full=dict(type='ResNet', **width),
-        short=dict(type='mmadn.ShortResNet', blocks=(2, 2, 3, 2), **width),
-        adn=dict(type='mmadn.ADNResNet', **width),
+    network = dict(
+        backbone=dict(type='mmadn.ADNResNet', depth=50, base_channels=8, stem_channels=8),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', in_channels=256),
     )
-    monkeypatch.setitem(benchmark.ARCHS, 'tiny', spec)
+    monkeypatch.setitem(benchmark.NETWORKS, 'tiny', network)
     return benchmark.Settings('tiny', rounds=2, warmup=1, batch=2, shape=(3, 32, 32))
 
 
 def test_inference_compares_depths_and_switches(tiny, tmp_path):
-    out = benchmark.inference(tiny)
+    out = inference(tiny)
     names = ['stock', 'ADN FFFF', 'first FFFF', 'stock-base', 'ADN TTTT', 'first TTTT']
     assert list(out['medians_ms']) == names
     assert {name: r['target'] for name, r in out['ratios'].items()} == {
@@ -63,7 +68,7 @@ def test_inference_compares_depths_and_switches(tiny, tmp_path):
 
 
 def test_training_compares_time_and_memory(tiny, tmp_path, capsys):
-    out = benchmark.train(tiny)
+    out = train(tiny)
     assert list(out['medians_ms']) == ['stock', 'stock-base', 'self-distilled']
     assert out['ratios']['self-distilled / (stock + stock-base)']['target'] == 1.03
     memory = out['memory_mib']
@@ -77,7 +82,7 @@ def test_training_compares_time_and_memory(tiny, tmp_path, capsys):
 
 
 def test_prefixes_against_separate_runs(tiny, tmp_path):
-    out = benchmark.prefixes(tiny)
+    out = prefixes(tiny)
     assert list(out['ratios']) == ['shared prefixes / one run a depth']
     benchmark.save(out, tmp_path)
     assert (tmp_path / 'prefixes.png').read_bytes().startswith(PNG)
@@ -93,7 +98,7 @@ def test_depths_are_judged_by_their_flops(tiny, tmp_path, monkeypatch):
         return {c.name: [slow.get(c.name, 6.0)] for c in contestants}
 
     monkeypatch.setattr(protocol, 'measure', measure)
-    out = benchmark.depths(tiny)
+    out = depths(tiny)
     ends, worst = out['ratios'].items()
     assert ends[0] == 'TTTT / FFFF' and ends[1]['median'] == pytest.approx(5 / 6)
     assert ends[1]['target'] == pytest.approx(1.15 * out['gflops']['TTTT'] / out['gflops']['FFFF'])
@@ -106,10 +111,10 @@ def test_depths_are_judged_by_their_flops(tiny, tmp_path, monkeypatch):
 
 def test_gain_compares_speed_ups():
     times = dict(a=[8.0, 6.0], fast_a=[4.0, 2.0], b=[4.0, 3.0], fast_b=[1.0, 2.0])
-    gain = benchmark.Gain(('a', 'fast_a'), ('b', 'fast_b'), 0.92)
+    gain = Gain(('a', 'fast_a'), ('b', 'fast_b'), 0.92)
     assert list(gain.rounds(times)) == [0.5, 2] and gain.name == 'speed-up of fast_a / the speed-up of fast_b'
-    assert benchmark.judged([0.95], 0.92, at_least=True)['met']
-    assert not benchmark.judged([0.91], 0.92, at_least=True)['met']
+    assert with_target([0.95], 0.92, at_least=True)['met']
+    assert not with_target([0.91], 0.92, at_least=True)['met']
 
 
 def test_every_contest_has_its_subcommand(monkeypatch, capsys):
@@ -122,8 +127,7 @@ def test_every_contest_has_its_subcommand(monkeypatch, capsys):
 
 
 def test_contestants_compute_the_same(tiny):
-    nets = benchmark.classifiers('tiny')
-    benchmark.share_weights(nets)
+    nets = classifiers('tiny', share=True)
     for net in nets.values():
         net.eval()
     x = torch.randn(2, 3, 32, 32)
@@ -136,21 +140,69 @@ def test_contestants_compute_the_same(tiny):
 
 
 def test_contestants_share_weights_but_not_second_norms(tiny):
-    nets = benchmark.classifiers('tiny')
-    benchmark.share_weights(nets)
-    addresses = {p.data_ptr() for p in nets['full'].parameters()}
-    assert {p.data_ptr() for p in nets['short'].parameters()} < addresses
+    nets = classifiers('tiny', share=True)
+    full, short, adn = ({p.data_ptr() for p in nets[role].parameters()} for role in ('full', 'short', 'adn'))
     norms = [m for m in nets['adn'].modules() if isinstance(m, SkipAwareNorm)]
-    assert norms and all(m.full.weight.data_ptr() in addresses for m in norms)
-    assert not any(m.skip.weight.data_ptr() in addresses for m in norms)
+    first, second = ({getattr(m, copy).weight.data_ptr() for m in norms} for copy in ('full', 'skip'))
+    assert full < adn and short < adn and norms
+    assert first <= full and not first & short and second <= short and not second & full
 
 
-@pytest.mark.parametrize('arch', benchmark.ARCHS)
+def test_contestants_of_a_training_share_nothing(tiny):
+    nets = classifiers('tiny')
+    addresses = [{p.data_ptr() for p in net.parameters()} for net in nets.values()]
+    assert not (addresses[0] & addresses[1] or addresses[0] & addresses[2] or addresses[1] & addresses[2])
+
+
+STOCK = {  # the backbones of the stock networks, whole and of the mandatory blocks alone
+    'resnet50': (
+        dict(type='ResNet', depth=50),
+        dict(type='mmadn.ShortResNet', depth=50, blocks=(2, 2, 3, 2)),
+    ),
+    'resnet101': (
+        dict(type='ResNet', depth=101),
+        dict(type='mmadn.ShortResNet', depth=101, blocks=(2, 2, 12, 2)),
+    ),
+    'mobilenet_v2': (
+        dict(type='MobileNetV2'),
+        dict(type='mmadn.ShortMobileNetV2', blocks=(1, 1, 2, 2, 2, 2, 1)),
+    ),
+    'vit_b_16': (
+        dict(type='VisionTransformer', arch='base'),
+        dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=768, num_layers=8, num_heads=12, feedforward_channels=3072),
+        ),
+    ),
+    'swin_t': (
+        dict(type='SwinTransformer', arch='tiny'),
+        dict(type='SwinTransformer', arch=dict(embed_dims=96, depths=[1, 1, 3, 1], num_heads=[3, 6, 12, 24])),
+    ),
+    'convnext_t': (
+        dict(type='ConvNeXt', arch='tiny'),
+        dict(type='ConvNeXt', arch=dict(depths=[2, 2, 5, 2], channels=[96, 192, 384, 768])),
+    ),
+}
+
+
+@pytest.mark.parametrize('arch', benchmark.NETWORKS)
+def test_stock_contestants_are_the_stock_networks(arch):
+    """By names and shapes of all tensors, as their configs build them, and without our classes in them."""
+    nets = classifiers(arch, share=True)
+    for role, backbone in zip(('full', 'short'), STOCK[arch], strict=True):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            expected = MODELS.build(backbone).state_dict()
+        found = nets[role].backbone.state_dict()
+        assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in expected.items()}
+        assert not [m for m in nets[role].modules() if 'mmadn' in type(m).__module__]
+
+
+@pytest.mark.parametrize('arch', benchmark.NETWORKS)
 def test_the_short_network_has_what_the_base_net_uses(arch):
-    spec = benchmark.ARCHS[arch]
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        short, adn = MODELS.build(spec['short']), MODELS.build({**spec['adn'], 'skip': 'base'})
-    idle = sum(p.numel() for p in adn.idle_parameters())
+    nets = classifiers(arch, share=True)
+    short, adn = nets['short'], nets['adn']
+    with adn.backbone.skipping('base'):
+        idle = sum(p.numel() for p in adn.backbone.idle_parameters())
     used = sum(p.numel() for p in adn.parameters()) - idle
     assert sum(p.numel() for p in short.parameters()) == used
 
@@ -169,7 +221,7 @@ def test_first_forward_follows_one_at_the_other_depth(tiny, monkeypatch):
         return {c.name: [1.0] for c in contestants}
 
     monkeypatch.setattr(protocol, 'measure', measure)
-    benchmark.inference(tiny)
+    inference(tiny)
     assert seen == [
         ('ADN FFFF', 'FFFF', 'FFFF'),
         ('first FFFF', 'TTTT', 'FFFF'),
@@ -200,17 +252,17 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_summary_of_known_numbers():
-    out = benchmark.summary(range(100, -1, -1))
+    out = summary(range(100, -1, -1))
     assert (out['median'], out['q1'], out['q3']) == (50, 25, 75)
     assert (out['low'], out['high']) == (39, 61)  # ranks 40 and 62 of 101: 50.5 -+ 9.8
-    assert set(benchmark.summary([7]).values()) == {7}
+    assert set(summary([7]).values()) == {7}
 
 
 @pytest.mark.parametrize(
     'values, met', [([1.0, 1.02, 1.5], True), ([1.0, 1.03, 1.0, 1.5], True), ([1.03], False)]
 )
 def test_a_target_is_met_by_the_median(values, met):
-    assert benchmark.judged(values, 1.02)['met'] is met
+    assert with_target(values, 1.02)['met'] is met
 
 
 def test_peak_memory_of_known_allocations():
@@ -223,9 +275,9 @@ def test_peak_memory_of_known_allocations():
         del a
         return torch.stack([b, b])
 
-    assert benchmark.peak_memory(run) == 3 * floats * 4
+    assert peak_memory(run) == 3 * floats * 4
     older = torch.zeros(floats)
-    assert benchmark.peak_memory(lambda: older.view(10, 100).t()) == 0
+    assert peak_memory(lambda: older.view(10, 100).t()) == 0
 
 
 def test_peak_memory_sees_what_autograd_keeps():
@@ -237,13 +289,13 @@ def test_peak_memory_sees_what_autograd_keeps():
             y = y.exp()  # keeps its result
         del y
 
-    assert benchmark.peak_memory(run) == 5 * 4000
+    assert peak_memory(run) == 5 * 4000
 
 
 @pytest.mark.parametrize('shape, error', [((1, 64, 64), '3 channels'), ((3, 32, 32), 'larger batch')])
 def test_settings_that_cannot_work_are_refused(shape, error):
     with pytest.raises(ValueError, match=error):
-        benchmark.train(benchmark.Settings(batch=1, shape=shape))
+        train(benchmark.Settings(batch=1, shape=shape))
 
 
 def test_replacing_leaves_the_old_file_or_the_new_one(tmp_path):

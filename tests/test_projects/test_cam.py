@@ -14,8 +14,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmadn.checkpoint.files import load_model
-from projects.paper import cam
-from projects.paper.cam import DepthMaps, activation_maps, class_number, correlation, stage_blocks
+from projects.paper import cam, cam_report
+from projects.paper.cam import DepthMaps, activation_maps, class_number, stage_blocks
+from projects.paper.cam_report import correlation
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 SIZE = (32, 64)  # not square, so that a grid that is turned round shows
@@ -252,7 +253,7 @@ def test_summary_and_tables():
         DepthMaps('F', odds, 1, {'a': x, 'b': 0 * x}),
         DepthMaps('T', odds[::-1], 1, {'a': 1 - x, 'b': None}),
     ]
-    rows = cam.summary(depths, ['zero, nil', 'one', 'two'])
+    rows = cam_report.summary(depths, ['zero, nil', 'one', 'two'])
     assert rows[1]['predicted'] == rows[1]['category'] == 'one'
     assert 'output_correlation' not in rows[0]
     assert rows[1]['output_correlation'] is None  # of a map that is 0 everywhere
@@ -264,14 +265,17 @@ def test_summary_and_tables():
     report = dict(
         blocks={'a': 'mandatory', 'b': 'skippable'}, images=[dict(image='folder/i.png', depths=rows)]
     )
-    first, second, output = cam.blocks_table(report)
+    first, second, output = cam_report.blocks_table(report)
     assert first == {'block': 'a', 'sub-path': 'mandatory', 'T: correlation with F': '-1.00'}
     assert second['T: correlation with F'] == 'skipped'
     assert (output['block'], output['T: correlation with F']) == ('output of the stage', '')
     report['images'].append(dict(image='other/i.png', depths=rows))
-    assert [row['image'] for row in cam.predictions_table(report)][::2] == ['folder/i.png', 'other/i.png']
+    assert [row['image'] for row in cam_report.predictions_table(report)][::2] == [
+        'folder/i.png',
+        'other/i.png',
+    ]
     del report['images'][1]
-    assert cam.predictions_table(report)[0] == {
+    assert cam_report.predictions_table(report)[0] == {
         'image': 'i.png',
         'skip': 'F',
         'predicted': 'one',

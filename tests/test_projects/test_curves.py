@@ -9,7 +9,7 @@ import toy
 from conftest import ROOT
 from matplotlib.figure import Figure
 
-from projects.paper.curves import plot, read_curves, read_log, table
+from projects.paper.curves import plot, read_log, table
 
 TOP1 = 'accuracy/top1'
 TRAINING = dict(lr=0.1, loss=1.0, data_time=0.1, time=0.2, memory=9, **{'accuracy_top-1': 50.0})
@@ -28,6 +28,10 @@ def validation(step, **values):
     """`FF=1.5` is 1.5 for that depth."""
     metrics = {f'{skip}/{TOP1}': value for skip, value in values.items()}
     return {**metrics, 'data_time': 0.1, 'time': 0.2, 'memory': 9, 'step': step}
+
+
+def read_curves(work_dir, *chosen, **more):
+    return read_log(work_dir).curves(*chosen, **more)
 
 
 def history(runner, name):
@@ -120,12 +124,15 @@ def test_table(work_dir):
 
 
 def test_picture_of_many_depths(tmp_path, monkeypatch):
-    figure = Figure(layout='constrained')
-    monkeypatch.setattr('projects.paper.curves.Figure', lambda **args: figure)
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, 'savefig', lambda self, *a, **k: figures.append(self) or savefig(self, *a, **k)
+    )
     names = [f'{i:05b}'.replace('0', 'F').replace('1', 'T') for i in range(32)]
     names = sorted(names, key=lambda name: (name.count('T'), name))
     points = [(step, step / 2) for step in range(1, 10)]
     plot({name: points for name in names}, TOP1, tmp_path / 'a.png')
+    (figure,) = figures
     whole, last = figure.axes
     lines = {line.get_label(): line for line in whole.get_lines()}
     assert list(lines) == names == [text.get_text() for text in figure.legends[0].get_texts()]

@@ -16,14 +16,8 @@ from mmpretrain.structures import DataSample
 from mmadn import cli
 from mmadn.checkpoint.files import build_model
 from mmadn.depth import SkipAwareNorm
-from projects.paper.residuals import (
-    block_table,
-    labelled_images,
-    measure_residuals,
-    plot,
-    summary,
-    summary_table,
-)
+from projects.paper.residuals import labelled_images, measure_residuals
+from projects.paper.residuals_report import block_table, plot, summary, summary_table
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 STOCK = 'configs/demo/resnet50_digits.py'

@@ -5,8 +5,14 @@ import pytest
 from mmengine.config import Config
 
 from mmadn.evaluation.subnets import is_adaptive
+from mmadn.utils.cores import available_cores
+from mmadn.utils.report import machine
 from projects.paper import study
-from projects.paper.study import Claim, Run, Study, judge, run_study, table, write_report
+from projects.paper.studies import STUDIES
+from projects.paper.study import Claim, Run, Study, run_study
+from projects.paper.study_report import claims_table, table, write_report
+
+CONFIGS = 'projects/paper/configs'
 
 SMALL = Study(
     runs={
@@ -18,13 +24,19 @@ SMALL = Study(
 )
 
 
+class Ran(list):
+    """The commands; `environments` has what was set for each."""
+
+
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
     """What would run; a test writes accuracies that depend on seed and depth."""
-    ran = []
+    ran, environments = Ran(), []
+    ran.environments = environments
 
     def command(work_dir, tool, config, *arguments, **environment):
         ran.append((tool, config, *arguments))
+        environments.append((tool, config, environment))
         work_dir.mkdir(parents=True, exist_ok=True)
         if tool == 'tools/train.py':
             (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
@@ -41,7 +53,7 @@ def test_every_run_is_trained_with_every_seed_once(commands, tmp_path, capsys):
     rows = run_study(SMALL, [0, 1], tmp_path, jobs=2)
     assert len(commands) == 8
     trained = {(c[1], c[-1]) for c in commands if c[0] == 'tools/train.py'}
-    assert trained == {(r.train, f'randomness.seed={s}') for r in SMALL.runs.values() for s in (0, 1)}
+    assert trained == {(r.config, f'randomness.seed={s}') for r in SMALL.runs.values() for s in (0, 1)}
     assert [(r['run'], r['seed'], r['skip']) for r in rows] == [
         (name, seed, skip)
         for seed in (0, 1)
@@ -66,13 +78,9 @@ def test_table_and_report(commands, tmp_path):
 
 CHAINED = Study(
     runs={
-        'teacher': Run('configs/demo/resnet50_letters.py', options=('train_cfg.max_iters=3',)),
-        'skipped': Run(
-            'configs/demo/resnet50_letters.py',
-            test='configs/demo/resnet50_adn_letters.py',
-            trained='teacher',
-        ),
-        'taught': Run('configs/demo/resnet50-base_distilled_letters.py', teacher='teacher'),
+        'teacher': Run(f'{CONFIGS}/resnet50_letters.py'),
+        'skipped': Run(f'{CONFIGS}/resnet50_adn_letters.py', weights_of='teacher'),
+        'taught': Run(f'{CONFIGS}/resnet50-base-long_distilled_letters.py', teacher='teacher'),
     },
     skips=('FFFF', 'TTTT'),
     metrics={'accuracy/top1': 'top-1 %'},
@@ -83,23 +91,23 @@ CHAINED = Study(
 def test_runs_use_the_checkpoints_of_others_of_their_seed(commands, tmp_path, jobs):
     rows = run_study(CHAINED, [0, 1], tmp_path, jobs=jobs)
     assert [row['skip'] for row in rows] == 2 * ['', 'FFFF', 'TTTT', '']
-    trained = {(c[1], c[-1]) for c in commands if c[0] == 'tools/train.py'}
-    assert trained == {
+    trained = [(c, e.get('TEACHER')) for tool, c, e in commands.environments if tool == 'tools/train.py']
+    assert sorted(trained, key=str) == sorted(
         pair
         for seed in (0, 1)
         for pair in (
-            ('configs/demo/resnet50_letters.py', 'train_cfg.max_iters=3'),
+            (f'{CONFIGS}/resnet50_letters.py', None),
             (
-                'configs/demo/resnet50-base_distilled_letters.py',
-                f'custom_hooks.0.teacher.checkpoint={tmp_path}/teacher/seed{seed}/epoch_1.pth',
+                f'{CONFIGS}/resnet50-base-long_distilled_letters.py',
+                f'{tmp_path}/teacher/seed{seed}/epoch_1.pth',
             ),
         )
-    }
+    )
     tested = {(c[1], str(c[2])) for c in commands if c[0] == 'tools/test_subnets.py'}
     for seed in (0, 1):
         checkpoint = f'{tmp_path}/teacher/seed{seed}/epoch_1.pth'
-        assert ('configs/demo/resnet50_letters.py', checkpoint) in tested
-        assert ('configs/demo/resnet50_adn_letters.py', checkpoint) in tested
+        assert (f'{CONFIGS}/resnet50_letters.py', checkpoint) in tested
+        assert (f'{CONFIGS}/resnet50_adn_letters.py', checkpoint) in tested
     assert len(tested) == 6
 
 
@@ -122,8 +130,8 @@ def test_data_are_prepared_first(commands, tmp_path):
 def test_claims_are_judged_seed_by_seed():
     values = {('a', 0): 90.0, ('a', 1): 92.0, ('a', 2): 91.0, ('b', 0): 89.0, ('b', 1): 92.5, ('b', 2): 89.5}
     rows = [{'run': run, 'seed': seed, 'skip': '', 'x': value} for (run, seed), value in values.items()]
-    claims = [Claim('a over b', ('a', ''), ('b', '')), Claim('a over c', ('a', ''), ('c', ''))]
-    (row,) = judge(rows, claims, {'x': 'top-1 (%)'})  # of c there is nothing
+    claims = [Claim(('a', ''), ('b', '')), Claim(('a', ''), ('c', ''))]
+    (row,) = claims_table(rows, claims, {'x': 'top-1 (%)'})  # of c there is nothing
     assert row == {
         'claim': 'a over b',
         'difference in top-1 (%)': '+0.67 ± 1.04',
@@ -137,13 +145,16 @@ def test_every_comparison_has_its_table_and_picture_in_its_order(commands, tmp_p
         SMALL.skips,
         SMALL.metrics,
         comparisons={'one': ('stock',), 'two': ('stock', 'adaptive')},
-        claims=[Claim('depth matters', ('adaptive', 'FFFF'), ('adaptive', 'TTTT'))],
+        claims=[Claim(('adaptive', 'FFFF'), ('adaptive', 'TTTT'))],
     )
     write_report(run_study(study_, [0], tmp_path / 'runs', jobs=1), study_, tmp_path / 'out')
     lines = (tmp_path / 'out/two.md').read_text().splitlines()
     assert [line.split('|')[1].strip() for line in lines[2:]] == ['stock', 'adaptive', 'adaptive']
     assert 'adaptive' not in (tmp_path / 'out/one.md').read_text()
-    assert '| depth matters | +40.00 | 1 of 1 seeds |' in (tmp_path / 'out/claims.md').read_text()
+    assert (
+        '| adaptive FFFF over adaptive TTTT | +40.00 | 1 of 1 seeds |'
+        in (tmp_path / 'out/claims.md').read_text()
+    )
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {'study.json', 'one.md', 'one.png', 'two.md', 'two.png', 'claims.md'}
 
@@ -154,16 +165,57 @@ def test_a_failure_shows_the_end_of_its_log(tmp_path):
         run_study(broken, [0], tmp_path, jobs=1)
 
 
-@pytest.mark.parametrize('name', study.STUDIES)
+@pytest.mark.parametrize('name', STUDIES)
 def test_configs_are_there(name):
-    root, chosen = Path(__file__).resolve().parents[2], study.STUDIES[name]
+    root, chosen = Path(__file__).resolve().parents[2], STUDIES[name]
     for run in chosen.runs.values():
-        assert (root / run.train).exists() and (run.test is None or (root / run.test).exists())
+        assert (root / run.config).exists() and (run.test_config is None or (root / run.test_config).exists())
     folders = {study.folder_name(run) for run in chosen.runs}
     assert len(folders) == len(chosen.runs)
     compared = {run for runs in chosen.comparisons.values() for run in runs}
     assert compared == set(chosen.runs)
     for claim in chosen.claims:
         for run, skip in (claim.better, claim.worse):
-            config = Config.fromfile(root / (chosen.runs[run].test or chosen.runs[run].train))
+            config = Config.fromfile(root / (chosen.runs[run].test_config or chosen.runs[run].config))
             assert skip in (chosen.skips if is_adaptive(config) else ('',)), claim
+
+
+def test_a_teacher_is_given_by_name(monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    taught = [run.config for each in STUDIES.values() for run in each.runs.values() if run.teacher]
+    assert taught
+    for path in taught:
+        monkeypatch.delenv('TEACHER', raising=False)
+        (hook,) = Config.fromfile(root / path).custom_hooks
+        config = Config.fromfile(root / hook.teacher.config)
+        assert hook.teacher.checkpoint == f'{config.work_dir}/iter_{config.train_cfg.max_iters}.pth'
+        monkeypatch.setenv('TEACHER', '/elsewhere/a.pth')
+        (hook,) = Config.fromfile(root / path).custom_hooks
+        assert hook.teacher.checkpoint == '/elsewhere/a.pth'
+
+
+@pytest.mark.parametrize('gpus, jobs', [(0, 3), (1, 3), (2, 3)])
+def test_jobs_are_counted_by_the_cores_that_the_process_may_use(monkeypatch, gpus, jobs):
+    monkeypatch.setattr('os.cpu_count', lambda: 64)
+    monkeypatch.setattr('os.sched_getaffinity', lambda process: {0, 5, 6}, raising=False)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    assert study.default_jobs() == jobs and available_cores() == machine()['cores'] == 3
+
+
+def test_at_most_four_jobs_share_a_gpu(monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda process: set(range(64)), raising=False)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    assert study.default_jobs() == 8
+
+
+@pytest.mark.parametrize(
+    'visible, expected', [(None, ['0', '1']), ('2,5', ['2', '5']), ('GPU-a,GPU-b', ['GPU-a', 'GPU-b'])]
+)
+def test_trainings_share_the_gpus_that_are_visible(commands, tmp_path, monkeypatch, visible, expected):
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    run_study(SMALL, [0, 1], tmp_path, jobs=1)
+    used = [environment['CUDA_VISIBLE_DEVICES'] for *_, environment in commands.environments]
+    assert used == [gpu for gpu in 2 * expected for _ in ('train', 'test')]

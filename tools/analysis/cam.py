@@ -7,10 +7,10 @@ from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.errors import InputError
 from mmadn.utils.report import print_table, writable
-from projects.paper import cam
+from projects.paper import cam, cam_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Draw where the blocks of a stage see evidence for a class, at several depths.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -29,7 +29,7 @@ def main():
     args = parser.parse_args()
     out = args.out or f'work_dirs/{Path(args.config).stem}'
     with cli.plain_errors():
-        cam.grad_cam()  # said at once where it is missing
+        cam.grad_cam()  # fails at once where it is not installed
         cfg = Config.fromfile(args.config)
         if 'head' not in cfg.model:
             raise InputError(
@@ -45,9 +45,9 @@ def main():
             for image in images
         ]
         about = dict(config=args.config, checkpoint=args.checkpoint)
-        report = cam.write_report(model, images, results, out, paths=args.images, **settings, **about)
-    print_table(cam.predictions_table(report), title=args.config)
-    print_table(cam.blocks_table(report), title=f'Maps of {args.method}, meaned over the images')
+        report = cam_report.write_report(model, images, results, out, paths=args.images, **settings, **about)
+    print_table(cam_report.predictions_table(report), title=args.config)
+    print_table(cam_report.blocks_table(report), title=f'Maps of {args.method}, meaned over the images')
     if any(len({depth['category'] for depth in image['depths']}) > 1 for image in report['images']):
         print('Of some images the depths predict, and their maps are of, different classes: see --category')
     print(f'{out}/cam.{{json,png}}')

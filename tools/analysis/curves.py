@@ -5,7 +5,7 @@ from mmadn.utils.report import print_table
 from projects.paper import curves
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Draw the validation of each depth over the course of a training, also of one that runs.'
     )

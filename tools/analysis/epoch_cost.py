@@ -8,17 +8,18 @@ from mmengine.logging import MMLogger
 from mmadn import cli
 from mmadn.evaluation.timing import CLOCKS
 from mmadn.utils.report import print_table, writable
-from projects.paper import epoch_cost
+from projects.paper.epoch_cost import NAMES, epoch_cost
+from projects.paper.epoch_cost_report import remarks, tables, write_report
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Measure what an epoch of self-distillation costs beside separate trainings of the full '
         'and the base network. No data are needed, in one process.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     option = parser.add_argument
-    for role, name in epoch_cost.NAMES.items():
+    for role, name in NAMES.items():
         option(f'--{role}', required=True, metavar='CONFIG', help=f'config of the network: {name}')
     option('--rounds', type=int, default=10, help='each runs a step of all three')
     option('--warmup', type=int, default=2, help='rounds before these, not counted')
@@ -48,13 +49,13 @@ def main():
     torch.set_num_threads(args.threads)
     MMLogger.get_current_instance().setLevel('WARNING')  # no line for each parameter that is not decayed
     out = args.out or f'work_dirs/{Path(args.adaptive).stem}'
-    paths = {role: getattr(args, role) for role in epoch_cost.NAMES}
+    paths = {role: getattr(args, role) for role in NAMES}
     with cli.plain_errors():
         configs = {role: Config.fromfile(path) for role, path in paths.items()}
         for cfg in configs.values():
             cli.merge_options(cfg, args.cfg_options)
         writable(out)
-        report = epoch_cost.epoch_cost(
+        report = epoch_cost(
             configs,
             args.rounds,
             args.warmup,
@@ -64,11 +65,11 @@ def main():
             args.device,
             args.clock,
         )
-        epoch_cost.write_report(report, out, configs=paths)
-    networks, ratios = epoch_cost.tables(report)
+        write_report(report, out, configs=paths)
+    networks, ratios = tables(report)
     print_table(networks, title=args.adaptive)
     print_table(ratios)
-    print('\n'.join(epoch_cost.remarks(report)))
+    print('\n'.join(remarks(report)))
     print(f'{out}/epoch_cost.{{json,md,png}}')
 
 

@@ -5,7 +5,7 @@ from mmadn.utils.report import print_table, writable
 from projects.paper import pareto
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Draw the Pareto fronts of several sets of networks in one picture.'
     )

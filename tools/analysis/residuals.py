@@ -1,5 +1,4 @@
 import argparse
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,12 +7,11 @@ from mmengine.config import Config, DictAction
 from mmadn import cli
 from mmadn.datasets.checks import check_data
 from mmadn.utils.report import print_table, writable
-from projects.paper import residuals
+from projects.paper.residuals import measure_networks
+from projects.paper.residuals_report import QUANTITIES, block_table, summary_table, write_report
 
-say = partial(print, flush=True)  # a line now and then, also into a pipe
 
-
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description='Measure what each residual block adds: how much, and whether along -dL/dh.'
     )
@@ -41,13 +39,11 @@ def main():
         cli.merge_options(cfg, args.cfg_options)
         check_data(cfg, ('test',))
         writable(out)
-        rows = residuals.measure_networks(
-            cfg, args.checkpoints, args.against, args.skips, args.images, args.device, say
-        )
-        residuals.write_report(rows, out, config=args.config)
-    for quantity, name in residuals.QUANTITIES.items():
-        print_table(residuals.block_table(rows, quantity), title=f'{name} (in parentheses: if not skipped)')
-    print_table(residuals.summary_table(rows), title=f'{args.config}, means over the blocks')
+        rows = measure_networks(cfg, args.checkpoints, args.against, args.skips, args.images, args.device)
+        write_report(rows, out, config=args.config)
+    for quantity, name in QUANTITIES.items():
+        print_table(block_table(rows, quantity), title=f'{name} (in parentheses: if not skipped)')
+    print_table(summary_table(rows), title=f'{args.config}, means over the blocks')
     print(f'{out}/residuals.{{json,md,png}}')
 
 

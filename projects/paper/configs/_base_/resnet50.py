@@ -1,7 +1,6 @@
-# The individual network: the same without adaptive depth.
-_base_ = 'resnet50_adn_letters.py'
+# The same network without adaptive depth, which learns from the labels alone.
+_base_ = 'resnet50_adn.py'
 
-work_dir = 'work_dirs/resnet50_letters'
 model = dict(
     backbone=dict(
         _delete_=True, type='ResNet', depth=50, stem_channels=16, base_channels=4, zero_init_residual=True

@@ -1,5 +1,5 @@
 # Table 3: neither self-distillation nor skip-aware norms.
-_base_ = '../demo/resnet50_adn_letters.py'
+_base_ = 'resnet50_adn_letters.py'
 
 work_dir = 'work_dirs/resnet50_adn-neither_letters'
 model = dict(backbone=dict(skip_aware_norms=False))

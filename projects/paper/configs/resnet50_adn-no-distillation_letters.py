@@ -1,5 +1,5 @@
 # Table 3: without self-distillation; both depths learn from the labels.
-_base_ = '../demo/resnet50_adn_letters.py'
+_base_ = 'resnet50_adn_letters.py'
 
 work_dir = 'work_dirs/resnet50_adn-no-distillation_letters'
 custom_hooks = [dict(type='mmadn.SelfDistillationHook', labels=True, logits=False)]

@@ -1,0 +1,3 @@
+_base_ = ['_base_/resnet50.py', '_base_/letters.py', '_base_/1000_iterations.py']
+
+work_dir = 'work_dirs/resnet50_letters'

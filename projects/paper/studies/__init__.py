@@ -1,0 +1,3 @@
+from . import detection, letters
+
+STUDIES = {'detection': detection.STUDY, 'letters': letters.STUDY}

@@ -1,0 +1,91 @@
+"""Classifiers of drawn letters: adaptive and individual networks, and the paper's ablations."""
+
+from functools import partial
+
+from ..letters import write_letters
+from ..study import Claim, Run, Study
+
+CONFIGS = 'projects/paper/configs'
+ADAPTIVE = f'{CONFIGS}/resnet50_adn_letters.py'
+FULL = f'{CONFIGS}/resnet50_letters.py'
+BASE = f'{CONFIGS}/resnet50-base_letters.py'
+ENDS = ('FFFF', 'TTTT')
+
+# 3600 iterations, of networks that are compared with each other.
+LONG = {
+    'adaptive, long': Run(f'{CONFIGS}/resnet50_adn-long_letters.py'),
+    'individual, full, long': Run(f'{CONFIGS}/resnet50-long_letters.py'),
+    'individual, -base, long': Run(f'{CONFIGS}/resnet50-base-long_letters.py'),
+    'distilled, -base, long': Run(
+        f'{CONFIGS}/resnet50-base-long_distilled_letters.py', teacher='individual, full, long'
+    ),
+}
+# 1000 iterations.
+SHORT = {
+    'adaptive': Run(ADAPTIVE),
+    'individual, full': Run(FULL),
+    'individual, -base': Run(BASE),
+    'individual, full, skipped': Run(ADAPTIVE, weights_of='individual, full'),
+}
+ABLATIONS = {
+    name: Run(f'{CONFIGS}/resnet50_adn-{ablation}_letters.py')
+    for name, ablation in {
+        'neither': 'neither',
+        'no self-distillation': 'no-distillation',
+        'shared norms': 'shared-norms',
+        'shared shortcuts': 'shared-shortcuts',
+        'random teacher': 'random-teacher',
+        'random student': 'random-student',
+        'random both': 'random-both',
+        'mandatory 1,1,2,1': 'mandatory1121',
+        'mandatory 2,3,4,2': 'mandatory2342',
+        'with features': 'features',
+    }.items()
+}
+
+STUDY = Study(
+    runs={**LONG, **SHORT, **ABLATIONS},
+    skips=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
+    metrics={'accuracy/top1': 'top-1 (%)'},
+    comparisons={
+        'individual': tuple(LONG),
+        'table3': (
+            'individual, full',
+            'individual, -base',
+            'individual, full, skipped',
+            'neither',
+            'no self-distillation',
+            'shared norms',
+            'shared shortcuts',
+            'adaptive',
+            'with features',
+        ),
+        'table4': ('adaptive', 'random teacher', 'random student', 'random both'),
+        'table7': ('mandatory 1,1,2,1', 'adaptive', 'mandatory 2,3,4,2'),
+    },
+    claims=(
+        Claim(('individual, full', ''), ('individual, -base', '')),
+        Claim(('individual, full, long', ''), ('individual, -base, long', '')),
+        Claim(('adaptive', 'TTTT'), ('individual, -base', '')),
+        Claim(('adaptive', 'FFFF'), ('individual, full', '')),
+        Claim(('adaptive, long', 'TTTT'), ('individual, -base, long', '')),
+        Claim(('adaptive, long', 'FFFF'), ('individual, full, long', '')),
+        Claim(('adaptive', 'TTTT'), ('individual, full, skipped', 'TTTT')),
+        *(
+            Claim(('adaptive', skip), (ablation, skip))
+            for ablation in (
+                'no self-distillation',
+                'shared norms',
+                'shared shortcuts',
+                'neither',
+                'random teacher',
+                'random student',
+                'random both',
+                'mandatory 1,1,2,1',
+                'mandatory 2,3,4,2',
+            )
+            for skip in ENDS
+        ),
+    ),
+    prepare=partial(write_letters, 'data/letters'),
+)
