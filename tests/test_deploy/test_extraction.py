@@ -253,8 +253,8 @@ spec = spec_from_file_location('shim', sys.argv[2])
 spec.loader.exec_module(module_from_spec(spec))
 import numpy as np
 from mmdet.apis import inference_detector, init_detector
-from mmengine.registry import DefaultScope
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.models import ResNet
@@ -273,8 +273,7 @@ for name in ('retinanet', 'faster_rcnn', 'mask_rcnn'):
     assert len(inference_detector(model, image).pred_instances) == 5
     results[name] = model.backbone(torch.ones(1, 3, 64, 96))
 cfg = Config.fromfile(f'{folder}/resnet.py')
-cfg.update(work_dir=f'{folder}/work', load_from=f'{folder}/resnet.pth', log_level='ERROR', test_evaluator=[],
-           test_dataloader=dict(dataset=[], batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler')))
+cfg.update(work_dir=f'{folder}/work', load_from=f'{folder}/resnet.pth', test_dataloader=None)
 runner = Runner.from_cfg(cfg)
 runner.load_or_resume()
 results['runner'] = runner.model.eval()(torch.ones(1, 3, 32, 32))
