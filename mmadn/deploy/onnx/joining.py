@@ -98,7 +98,9 @@ def _branches(trace: Trace, letter: str, names: dict[str, str]) -> list[GraphPro
         branch.name = f'stage.{i}{letter}'
         # The graphs of an `If` have no inputs: they read the tensors around them by name.
         del branch.input[:], branch.value_info[:]
-        branch.output[0].type.tensor_type.ClearField('shape')  # both exports name free sizes in their own way
+        kind = branch.output[0].type.tensor_type.elem_type
+        # Without its shape, in which both exports name the free sizes in their own way.
+        branch.output[0].CopyFrom(helper.make_tensor_value_info(end, kind, None))
         prefix = f'{letter}{i}.'
         add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map=dict(names))
         branches.append(branch)
