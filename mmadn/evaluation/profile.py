@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from mmengine.config import DictAction
@@ -17,14 +16,22 @@ from mmpretrain.structures import DataSample
 
 from ..depth import adaptive_backbone
 from ..errors import InputError
-from ..utils.report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
+from ..utils.report import (
+    BLUE,
+    GREY,
+    draw_front,
+    drawing,
+    flops_unit,
+    machine,
+    markdown_table,
+    pareto_front,
+    replacing,
+    write_json,
+)
 from .flops import complexity
 from .memory import peak_memory
 from .select import metrics_of
 from .timing import CLOCKS, read_clock, summary, timed
-
-matplotlib.use('Agg')
-from matplotlib import pyplot  # noqa: E402
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 MIB = 2**20
@@ -417,43 +424,28 @@ def picture(report: dict, path) -> None:
     """Draws the latency over the GFLOPs, and the accuracy over the latency where it is known, as a PNG."""
     rows = report['subnets']
     metrics = metrics_of(rows)
-    figure, panels = pyplot.subplots(
-        1, 2 if metrics else 1, figsize=(11 if metrics else 6.5, 4.5), layout='constrained', squeeze=False
+    size, panels = ((11, 4.5), 2) if metrics else ((6.5, 4.5), 1)
+    with drawing(path, size, columns=panels) as (figure, axes):
+        _draw_latencies(axes[0, 0], rows)
+        if metrics:
+            draw_front(axes[0, 1], rows, 'latency_p50_ms', metrics[0])
+            percent = ' (%)' if metrics[0].startswith('accuracy') else ''
+            axes[0, 1].set(xlabel='median latency of a batch (ms)', ylabel=f'{metrics[0]}{percent}')
+        for each in axes.flat:
+            each.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        figure.suptitle(remarks(report)[0].rstrip('.'), fontsize=10)
+
+
+def _draw_latencies(axes, rows):
+    scale, unit = flops_unit(row['gflops'] for row in rows)
+    gflops, p50, p95 = (
+        np.array([row[key] for row in rows]) for key in ('gflops', 'latency_p50_ms', 'latency_p95_ms')
     )
-    scale, unit = (1, 'GFLOPs') if max(row['gflops'] for row in rows) >= 0.1 else (1e3, 'MFLOPs')
-    ends = [f(rows, key=lambda row: row['gflops'])['skip'] for f in (min, max)]
-    axes = panels[0][0]
-    x = [row['gflops'] * scale for row in rows]
-    p50, p95 = (np.array([row[f'latency_p{p}_ms'] for row in rows]) for p in (50, 95))
-    axes.errorbar(
-        x, p50, [0 * p50, p95 - p50], fmt='o', color=BLUE, ecolor=GREY, capsize=3, label='median, up to p95'
-    )
-    for row in rows:
-        if row['skip'] in ends:
-            at = (row['gflops'] * scale, row['latency_p50_ms'])
-            axes.annotate(row['skip'], at, (0, -14), textcoords='offset points', ha='center', fontsize=9)
+    style = dict(fmt='o', color=BLUE, ecolor=GREY, capsize=3, label='median, up to p95')
+    axes.errorbar(gflops * scale, p50, [0 * p50, p95 - p50], **style)
+    for i in {gflops.argmin(), gflops.argmax()}:
+        place = gflops[i] * scale, p50[i]
+        axes.annotate(rows[i]['skip'], place, (0, -14), textcoords='offset points', ha='center', fontsize=9)
     axes.set(xlabel=f'{unit} of an image (multiply-adds)', ylabel='latency of a batch (ms)')
     axes.set_ylim(bottom=0)
     axes.margins(x=0.1)
-    if metrics:
-        axes = panels[0][1]
-        front = pareto_front(rows, 'latency_p50_ms', metrics[0])
-        for group, style in (
-            (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
-            (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
-        ):
-            axes.plot([r['latency_p50_ms'] for r in group], [r[metrics[0]] for r in group], **style)
-        for row in rows:
-            if row in front or row['skip'] in ends:
-                at = (row['latency_p50_ms'], row[metrics[0]])
-                axes.annotate(row['skip'], at, (0, 7), textcoords='offset points', ha='center', fontsize=9)
-        percent = ' (%)' if metrics[0].startswith('accuracy') else ''
-        axes.set(xlabel='median latency of a batch (ms)', ylabel=f'{metrics[0]}{percent}')
-        axes.margins(0.1, 0.15)
-    for axes in panels[0]:
-        axes.grid(alpha=0.3)
-        axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-    figure.suptitle(remarks(report)[0].rstrip('.'), fontsize=10)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format='png')
-    pyplot.close(figure)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import matplotlib
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -16,12 +15,18 @@ from mmengine.runner import Runner
 from ..checkpoint.files import load_weights
 from ..datasets.checks import check_classes
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
-from ..utils.report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
+from ..utils.report import (
+    draw_front,
+    drawing,
+    flops_unit,
+    machine,
+    markdown_table,
+    pareto_front,
+    replacing,
+    write_json,
+)
 from .flops import complexity
 from .profile import latencies as measure
-
-matplotlib.use('Agg')
-from matplotlib import pyplot  # noqa: E402
 
 COSTS = ('skip', 'gflops', 'params', 'latency_ms')  # what a row holds beside its metrics
 LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
@@ -140,37 +145,17 @@ def table(rows: list[dict]) -> list[dict]:
 def plot(rows: list[dict], path) -> None:
     """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
     metric = metric_of(rows)
-    front = pareto_front(rows, 'gflops', metric)
-    most = max(row['gflops'] for row in rows)
-    scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
-    for group, style in (
-        (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
-        (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
-    ):
-        axes.plot([r['gflops'] * scale for r in group], [r[metric] for r in group], **style)
-    ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
-    for row in {r['skip']: r for r in [*front, *ends]}.values():
-        axes.annotate(
-            row['skip'],
-            (row['gflops'] * scale, row[metric]),
-            xytext=(0, 7),
-            textcoords='offset points',
-            ha='center',
-            fontsize=9,
+    scale, unit = flops_unit(row['gflops'] for row in rows)
+    with drawing(path, (7, 4.5)) as (_, axes):
+        axes = axes.item()
+        draw_front(axes, rows, 'gflops', metric, scale)
+        # mmpretrain's accuracies are percentages; COCO's average precision is not.
+        axes.set(
+            title='Sub-networks of one model',
+            xlabel=f'{unit} (multiply-adds)',
+            ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
         )
-    axes.margins(0.08, 0.15)
-    # mmpretrain's accuracies are percentages; COCO's average precision is not.
-    axes.set(
-        title='Sub-networks of one model',
-        xlabel=f'{unit} (multiply-adds)',
-        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(loc='lower right')
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format='png')
-    pyplot.close(figure)
+        axes.legend(loc='lower right')
 
 
 def write_report(rows: list[dict], out, **about) -> None:
