@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from mmengine.runner.amp import autocast
 
 from ..checkpoint.files import load_weights
 from ..datasets.checks import check_classes
@@ -56,7 +57,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     """
     cfg = cfg.copy()
     adaptive = skips != 'all' or is_adaptive(cfg)
-    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips) if adaptive else dict()
+    cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
     check_classes(runner.test_loop)
     load_weights(runner, checkpoint)
@@ -68,7 +69,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     data = pseudo_collate([runner.test_dataloader.dataset[0]])
     inputs = model.data_preprocessor(data, False)['inputs']
     names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
-    latency = latencies(model, data, names)
+    latency = latencies(model, data, names, fp16=_uses_fp16(cfg))
     rows = []
     for skip in names:
         with _at(model, skip):
@@ -76,6 +77,16 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
         rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
+
+
+def subnet_test_cfg(cfg: Config, skips) -> dict:
+    """The `test_cfg` that tests a config's model at these depths, in the precision that it is tested in."""
+    return dict(type='mmadn.SubnetTestLoop', skips=skips, fp16=_uses_fp16(cfg))
+
+
+def _uses_fp16(cfg: Config) -> bool:
+    """Whether a config tests with autocast."""
+    return (cfg.get('test_cfg') or {}).get('fp16', False)
 
 
 def is_adaptive(cfg: Config) -> bool:
@@ -89,7 +100,7 @@ def _at(model, skip):
     return adaptive_backbone(model).skipping(skip) if skip else nullcontext()
 
 
-def latencies(model, data, skips, rounds=5) -> dict:
+def latencies(model, data, skips, rounds=5, fp16=False) -> dict:
     """How long the model takes for a batch from data to predictions, at each depth.
 
     Args:
@@ -97,6 +108,7 @@ def latencies(model, data, skips, rounds=5) -> dict:
         data (dict): A batch as a data loader gives it.
         skips (Sequence[str]): The depths; an empty one leaves the model as it is.
         rounds (int): How often each runs, in random order; two more rounds come first.
+        fp16 (bool): Whether with autocast, as in mmengine's TestLoop.
 
     Returns:
         dict[str, float]: The median of each depth in milliseconds. Few rounds on a machine that does
@@ -104,7 +116,7 @@ def latencies(model, data, skips, rounds=5) -> dict:
     """
 
     def run(skip):
-        with _at(model, skip), torch.inference_mode():
+        with _at(model, skip), torch.no_grad(), autocast(enabled=fp16):  # as the test loop does
             model.test_step(data)
 
     steps = {skip: (lambda: None, partial(run, skip)) for skip in skips}
