@@ -16,21 +16,11 @@ from mmengine.runner.amp import autocast
 from ..checkpoint.files import load_weights
 from ..datasets.checks import check_classes
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
-from ..utils.report import (
-    draw_front,
-    drawing,
-    flops_unit,
-    machine,
-    markdown_table,
-    pareto_front,
-    replacing,
-    write_json,
-)
+from ..errors import InputError
+from ..utils.report import draw_front, drawing, flops_unit, machine, markdown_table, replacing, write_json
 from .flops import complexity
-from .profile import latencies as measure
-
-COSTS = ('skip', 'gflops', 'params', 'latency_ms')  # what a row holds beside its metrics
-LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+from .table import as_text, axis_label, metrics_of
+from .timing import interleaved
 
 
 def quiet_runner(cfg: Config) -> Runner:
@@ -62,6 +52,8 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     check_classes(runner.test_loop)
     load_weights(runner, checkpoint)
     metrics = runner.test()
+    if not metrics:
+        raise InputError('the test_evaluator gave no metrics; give one that does, such as Accuracy')
     if not adaptive:
         metrics = {f'/{name}': value for name, value in metrics.items()}
 
@@ -120,53 +112,24 @@ def latencies(model, data, skips, rounds=5, fp16=False) -> dict:
             model.test_step(data)
 
     steps = {skip: (lambda: None, partial(run, skip)) for skip in skips}
-    times, _ = measure(steps, next(model.parameters()).device, spread=math.inf, min_rounds=rounds)
+    times, _ = interleaved(steps, next(model.parameters()).device, spread=math.inf, min_rounds=rounds)
     return {skip: median(values) for skip, values in times.items()}
 
 
-def metric_of(rows: list[dict]) -> str:
-    """The metric a table is ranked by: the first one of the evaluator."""
-    return next(name for name in rows[0] if name not in COSTS)
-
-
-def _shown(metric) -> bool:
-    # COCO's evaluator gives twelve figures a task; all are in the JSON file.
-    return not metric.startswith('coco/') or metric in LABELS
-
-
 def table(rows: list[dict]) -> list[dict]:
-    """The rows as text, fewest GFLOPs last, with a mark on the Pareto front."""
-    best = [row['skip'] for row in pareto_front(rows, 'gflops', metric_of(rows))]
-    return [
-        {
-            'skip': row['skip'],
-            'GFLOPs': f'{row["gflops"]:#.3g}',
-            'params in use (M)': f'{row["params"]:.2f}',
-            'latency (ms)': f'{row["latency_ms"]:#.3g}',
-            **{
-                LABELS.get(k, k): f'{v:.3f}' if k in LABELS else f'{v:.2f}'
-                for k, v in row.items()
-                if k not in COSTS and _shown(k)
-            },
-            'Pareto': '*' if row['skip'] in best else '',
-        }
-        for row in sorted(rows, key=lambda r: -r['gflops'])
-    ]
+    """The rows as text, with a mark on the Pareto front of the first metric over GFLOPs."""
+    return as_text(rows, 'gflops')
 
 
 def plot(rows: list[dict], path) -> None:
-    """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
-    metric = metric_of(rows)
+    """Draws the first metric over GFLOPs with the Pareto front, as a PNG."""
+    metric = metrics_of(rows)[0]
     scale, unit = flops_unit(row['gflops'] for row in rows)
     with drawing(path, (7, 4.5)) as (_, axes):
         axes = axes.item()
         draw_front(axes, rows, 'gflops', metric, scale)
-        # mmpretrain's accuracies are percentages; COCO's average precision is not.
-        axes.set(
-            title='Sub-networks of one model',
-            xlabel=f'{unit} (multiply-adds)',
-            ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
-        )
+        axes.set(title='Sub-networks of one model')
+        axes.set(xlabel=f'{unit} (multiply-adds)', ylabel=axis_label(metric))
         axes.legend(loc='lower right')
 
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmadn.errors import InputError
-from mmadn.evaluation.select import COSTS, metrics_of, read_report
-from mmadn.evaluation.subnets import LABELS
+from mmadn.evaluation.table import COLUMNS, LABELS, metrics_of, read_report
 from mmadn.utils.report import (
     BLUE,
     GREEN,
@@ -107,7 +106,7 @@ def _read(path, cost, metric):
             f'{path}: its "subnets" are not rows with skip and gflops; give a subnets.json that '
             'tools/test_subnets.py wrote'
         )
-    costs = [name for name in rows[0] if name.startswith(COSTS) and all(_number(r.get(name)) for r in rows)]
+    costs = [name for name in rows[0] if name in COLUMNS and all(_number(r.get(name)) for r in rows)]
     metrics = metrics_of(rows)
     metric = metric or next(iter(metrics), 'accuracy/top1')
     for kind, name, there in (('cost', cost, costs), ('metric', metric, metrics)):

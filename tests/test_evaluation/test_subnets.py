@@ -84,3 +84,12 @@ def test_the_precision_of_the_config_is_kept(how, fp16, dtype, dtypes, digits, t
         monkeypatch.setattr(subnets, 'complexity', lambda model, inputs: {})  # counts in float32 anyway
         evaluate_subnets(cfg, str(tmp_path / 'weights.pth'), 'all' if how == 'ordinary' else ['TTTT'])
     assert dtypes == {dtype}
+
+
+def test_an_evaluator_without_metrics_is_refused(monkeypatch, tmp_path):
+    runner = toy.runner(tmp_path, test_evaluator=dict(type='DumpResults', out_file_path=f'{tmp_path}/a.pkl'))
+    monkeypatch.setattr(subnets, 'quiet_runner', lambda cfg: runner)
+    torch.save({'state_dict': runner.model.state_dict()}, tmp_path / 'weights.pth')
+    cfg = Config(dict(model=toy.model_cfg(), default_scope='mmpretrain'))
+    with pytest.raises(ValueError, match='the test_evaluator gave no metrics'):
+        evaluate_subnets(cfg, str(tmp_path / 'weights.pth'))
