@@ -6,10 +6,13 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 
 from .engine.distributed import launch_on_cpu
 from .errors import UserError
+from .evaluation.prediction import DTYPES
+from .evaluation.timing import CLOCKS
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -27,6 +30,22 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command takes that runs a model at its depths on one device, without a Runner."""
+    option = parser.add_argument
+    option('config', help='path of the config of a classifier or a detector with adaptive depth')
+    option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
+    option('--device', default='cpu', help='cpu, cuda or cuda:N')
+    option(
+        '--shape', type=int, nargs=3, metavar=('C', 'H', 'W'), help='by default what the config tests with'
+    )
+    option('--dtype', choices=DTYPES, default='float32', help='the others by autocast')
+    option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
+    option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
+    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
+    option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -18,8 +18,7 @@ from mmadn.cli import plain_errors
 from mmadn.depth import adaptive_backbone
 from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
-from mmadn.evaluation.subnets import pyplot
-from mmadn.utils.report import replacing
+from mmadn.utils.report import drawing
 
 
 def main():
@@ -49,20 +48,17 @@ def draw_depths(model, images, skips, out, score_thr=0.5):
     backbone = adaptive_backbone(model)
     height, width = images[0].shape[:2]
     size = (5 * len(skips), (0.3 + 5 * height / width) * len(images))
-    figure, axes = pyplot.subplots(len(images), len(skips), figsize=size, squeeze=False, layout='constrained')
-    for image, row in zip(images, axes, strict=True):
-        for skip, axis in zip(skips, row, strict=True):
-            backbone.set_skip(skip)
-            result = inference_detector(model, image)
-            inputs = torch.zeros(1, 3, *result.batch_input_shape, device=next(model.parameters()).device)
-            gflops = complexity(model, inputs)['gflops']
-            found = (result.pred_instances.scores > score_thr).sum()
-            axis.imshow(drawn(image, result, model.dataset_meta, score_thr))
-            axis.set_title(f'{backbone.skip}: {gflops:#.4g} GFLOPs, {found} found')
-            axis.axis('off')
-    with replacing(out) as temporary:
-        figure.savefig(temporary, dpi=150)
-    pyplot.close(figure)
+    with drawing(out, size, len(images), len(skips)) as (_, axes):
+        for image, row in zip(images, axes, strict=True):
+            for skip, axis in zip(skips, row, strict=True):
+                backbone.set_skip(skip)
+                result = inference_detector(model, image)
+                inputs = torch.zeros(1, 3, *result.batch_input_shape, device=next(model.parameters()).device)
+                gflops = complexity(model, inputs)['gflops']
+                found = (result.pred_instances.scores > score_thr).sum()
+                axis.imshow(drawn(image, result, model.dataset_meta, score_thr))
+                axis.set_title(f'{backbone.skip}: {gflops:#.4g} GFLOPs, {found} found')
+                axis.axis('off')
 
 
 def drawn(image, result, dataset_meta, score_thr):

@@ -7,8 +7,7 @@ from mmengine.config import Config
 
 from mmadn import cli
 from mmadn.checkpoint.files import load_model
-from mmadn.evaluation import profile
-from mmadn.evaluation import select as table
+from mmadn.evaluation import profile, table
 from mmadn.evaluation.flops import default_shape
 from mmadn.utils.report import print_table, writable
 
@@ -20,7 +19,7 @@ def main():
         description='Measure latency, GFLOPs, memory and energy of the sub-networks on this machine.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    profile.add_arguments(parser)
+    cli.add_model_arguments(parser)
     option = parser.add_argument
     option('--batch', type=int, default=1, help='images')
     option('--skips', nargs='+', default='all', help='depths such as FFFF TTFF')

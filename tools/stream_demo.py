@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import controller, stream
-from mmadn.evaluation import profile
-from mmadn.evaluation import select as table
+from mmadn.evaluation import profile, table
 from mmadn.evaluation.flops import default_shape
 from mmadn.evaluation.timing import read_clock
 from mmadn.utils.report import print_table, writable
@@ -22,7 +21,7 @@ def main():
         description='Hold a deadline on a stream by choosing the depth for each image, under a load.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    profile.add_arguments(parser)
+    cli.add_model_arguments(parser)
     option = parser.add_argument
     option('--source', help='a video, the number of a camera or a folder of images; else generated ones')
     option('--frames', type=int, default=300, help='images')

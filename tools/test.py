@@ -1,7 +1,7 @@
 from mmadn import cli
 from mmadn.checkpoint.files import load_weights
 from mmadn.datasets.checks import check_classes, check_data
-from mmadn.evaluation.subnets import quiet_runner
+from mmadn.evaluation.subnets import quiet_runner, subnet_test_cfg
 
 
 def main():
@@ -13,7 +13,7 @@ def main():
         cfg = cli.load_config(args)
         check_data(cfg, ('test',))
         if args.skip:
-            cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=[args.skip])
+            cfg.test_cfg = subnet_test_cfg(cfg, [args.skip])
         runner = quiet_runner(cfg)
         check_classes(runner.test_loop)
         load_weights(runner, args.checkpoint)

@@ -8,7 +8,7 @@ from numbers import Real
 
 from ..depth import AdaptiveDepth, adaptive_backbone
 from ..errors import InputError
-from ..evaluation.select import quality_of, read_table
+from ..evaluation.table import quality_of, read_table
 from ..evaluation.timing import timed
 from ..utils.report import pareto_front
 

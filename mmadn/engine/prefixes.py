@@ -6,6 +6,7 @@ the one before from some stage on.
 """
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,9 +23,9 @@ def shared_prefixes(backbone: AdaptiveDepth):
     """Within the block, a depth computes only what differs from the depth that ran before it.
 
     Each part of the backbone remembers its last result, and returns it for the same batch (the same
-    tensors, unchanged since) under the same flags up to there. So does, within a part, what no flag changes
-    and runs on the part's input, as the shortcut of a ResNet's stage does. The results of one depth are held,
-    of the last batch. The weights must not change within the block.
+    tensors, unchanged since) under the same flags up to there. Within a part, so does every module that no
+    flag changes and that runs on the part's input, such as the shortcut of a ResNet's stage. Only the results
+    of one depth and one batch are held, the last ones. The weights must not change within the block.
 
     Args:
         backbone (AdaptiveDepth): In eval mode.
@@ -42,13 +43,13 @@ def shared_prefixes(backbone: AdaptiveDepth):
         raise RuntimeError('shared prefixes are for evaluation: enter them under torch.no_grad()')
     if any(module.training for module in backbone.modules()):
         raise RuntimeError('shared prefixes are for evaluation: call eval() on the model first')
-    path = _Path(backbone)
+    results = _Results(backbone)
     with ExitStack() as stack:
-        stack.enter_context(_replaced_forward(backbone, path.run))
+        stack.enter_context(_replaced_forward(backbone, results.run_backbone))
         for part, flags in parts(backbone):
-            stack.enter_context(_replaced_forward(part, partial(path.part, part, flags)))
+            stack.enter_context(_replaced_forward(part, partial(results.run_part, part, flags)))
             for module in _indifferent(part) if flags else ():
-                stack.enter_context(_replaced_forward(module, partial(path.module, module)))
+                stack.enter_context(_replaced_forward(module, partial(results.run_indifferent, module)))
         yield
 
 
@@ -76,11 +77,12 @@ def predicting(model, data, mode='test'):
 def parts(backbone: AdaptiveDepth, module=None):
     """Yields the largest modules with one switch at most, and how many flags, from the first on, they see."""
     for child in (module or backbone).children():
-        own = {m.switch for m in child.modules() if hasattr(m, 'switch')}
-        if len(own) > 1 or isinstance(child, (nn.ModuleList, nn.ModuleDict)):  # the latter are never called
+        switches = {m.switch for m in child.modules() if hasattr(m, 'switch')}
+        # A ModuleList or ModuleDict is never called itself.
+        if len(switches) > 1 or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             yield from parts(backbone, child)
         else:
-            yield child, max((backbone._switches.index(switch) + 1 for switch in own), default=0)
+            yield child, max((backbone._switches.index(switch) + 1 for switch in switches), default=0)
 
 
 def _fresh(data):
@@ -123,20 +125,21 @@ class _Tensors:
     def __init__(self, value):
         self.leaves, self.spec = tree_flatten(value)
         self.tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
-        self.mark()
+        self.accept_changes()
 
-    def mark(self):
+    def accept_changes(self) -> None:
         self.versions = [tensor._version for tensor in self.tensors]
 
     @property
-    def unchanged(self):
+    def unchanged(self) -> bool:
         return self.versions == [tensor._version for tensor in self.tensors]
 
-    def shares(self, other):
-        return any(a is b for a in self.tensors for b in other.tensors)
+    def still_is(self, other: '_Tensors') -> bool:
+        """Whether the other value is this one: the same tensors, unchanged since, and equal other leaves."""
+        return self.unchanged and self.spec == other.spec and all(map(_identical, self.leaves, other.leaves))
 
-    def same(self, other):
-        return self.spec == other.spec and all(map(_identical, self.leaves, other.leaves))
+    def shares(self, other: '_Tensors') -> bool:
+        return any(a is b for a in self.tensors for b in other.tensors)
 
     @property
     def value(self):
@@ -147,55 +150,80 @@ def _identical(a, b):
     return a is b or (not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a == b)
 
 
-class _Path:
+@dataclass
+class _Pass:
+    """How far a forward pass of the backbone has come."""
+
+    skip: str
+    flags: int = 0  # how many flags the parts that ran so far have seen
+    parts: int = 0  # how many parts ran so far
+    entered: torch.Tensor | None = None  # what the part that runs now got
+
+    @property
+    def seen(self) -> str:
+        """The flags on which all results so far depend, and no others."""
+        return self.skip[: self.flags]
+
+
+class _Results:
     """The results of the last forward pass, part by part in the order in which they ran."""
 
-    def __init__(self, backbone):
-        self.backbone, self.batch, self.running, self.entering = backbone, None, False, None
-        self.results, self.modules = [], {}
+    def __init__(self, backbone: AdaptiveDepth):
+        self.backbone = backbone
+        self.batch = None  # what the backbone got
+        self.parts = []  # of each part: itself with the flags that were seen, and its result
+        self.indifferent = {}  # of each module that no flag changes: what it got last, and its result
+        self.running = None  # the pass that runs now
 
-    def run(self, original, *args, **kwargs):
+    def run_backbone(self, original, *args, **kwargs):
         batch = _Tensors((args, kwargs))
-        if not (self.batch and self.batch.unchanged and self.batch.same(batch)):
-            self.batch, self.results, self.modules = batch, [], {}
-        self.skip, self.seen, self.index, self.running = self.backbone.skip, 0, 0, True
+        if not (self.batch and self.batch.still_is(batch)):
+            self.batch, self.parts, self.indifferent = batch, [], {}
+        self.running = _Pass(self.backbone.skip)
         try:
             return original(*args, **kwargs)
         finally:
-            self.running = False
+            self.running = None
 
-    def part(self, module, flags, original, *args, **kwargs):
-        if not self.running:  # called by another than the backbone
+    def run_part(self, part, flags, original, *args, **kwargs):
+        now = self.running
+        if now is None:  # called by another than the backbone
             return original(*args, **kwargs)
-        # Whatever ran so far in this pass has seen these flags and no others.
-        self.seen = max(self.seen, flags)
-        key = module, self.skip[: self.seen]
-        index, self.index = self.index, self.index + 1
-        if index < len(self.results):
-            known, result = self.results[index]
-            if known == key and result.unchanged:
+        now.flags = max(now.flags, flags)
+        index, now.parts = now.parts, now.parts + 1
+        if index < len(self.parts):
+            key, result = self.parts[index]
+            if key == (part, now.seen) and result.unchanged:
                 return result.value
-            del self.results[index:]
-        before = None
-        if self.results:
-            (_, skip), last = self.results[-1]
-            before = last if skip == key[1] and last.unchanged else None
-        self.entering = args[0] if args and self.skip[: self.seen] else None
+            del self.parts[index:]
+        before = self._last_result(now.seen)
+        now.entered = args[0] if args else None
         try:
             result = _Tensors(original(*args, **kwargs))
         finally:
-            self.entering = None
+            now.entered = None
         if before and before.shares(result):
-            before.mark()  # an in-place activation, which will not run on its result again either
-        self.results.append((key, result))
+            # The part worked in place, as an activation does: what it changed is now its own result, and the
+            # part before it will not be followed by another one.
+            before.accept_changes()
+        self.parts.append(((part, now.seen), result))
         return result.value
 
-    def module(self, module, original, *args, **kwargs):
-        if self.entering is None or not args or args[0] is not self.entering:
+    def _last_result(self, seen):
+        """The result of the part before, if it depends on the same flags and has not been changed."""
+        if self.parts:
+            (_, flags), result = self.parts[-1]
+            if flags == seen and result.unchanged:
+                return result
+        return None
+
+    def run_indifferent(self, module, original, *args, **kwargs):
+        entered = self.running and self.running.entered
+        if entered is None or not args or args[0] is not entered:
             return original(*args, **kwargs)
         given = _Tensors((args, kwargs))
-        known, result = self.modules.get(module, (None, None))
-        if not (known and known.unchanged and known.same(given) and result.unchanged):
+        known, result = self.indifferent.get(module, (None, None))
+        if not (known and known.still_is(given) and result.unchanged):
             result = _Tensors(original(*args, **kwargs))
-            self.modules[module] = given, result
+            self.indifferent[module] = given, result
         return result.value

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -15,6 +16,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..utils.report import cells
+from .table import COLUMNS
 
 # GFLOPs by the paper at a size of images, height before width; its counter adds all norms and activations.
 PAPER = {
@@ -129,17 +132,13 @@ def published(config, shape, skip=None) -> float | None:
     return figures.get(skip or (base if name[2] else full)) if tuple(shape[1:]) == size else None
 
 
-def table(rows: list[dict], config, shape) -> list[dict]:
+def table(rows: list[dict], config: str | Path, shape: Sequence[int]) -> list[dict]:
     """What `measure` gives, as text beside the paper's figures where there are some."""
-    figures = [published(config, shape, row.get('skip')) for row in rows]
-    known = any(figures)
-    return [
-        {
-            **{k: v for k, v in row.items() if k == 'skip'},
-            'GFLOPs': f'{row["gflops"]:#.4g}',
-            **({"paper's": figure or ''} if known else {}),
-            'params in use (M)': f'{row["params"]:.2f}',
-            'in all (M)': f'{row["stored"]:.2f}',
-        }
-        for row, figure in zip(rows, figures, strict=True)
-    ]
+    rows = [{**row, 'paper': published(config, shape, row.get('skip'))} for row in rows]
+    columns = {
+        'skip': ('skip', ''),
+        'gflops': ('GFLOPs', '#.4g'),  # with a digit more than elsewhere, as the paper states them
+        'paper': ("paper's", ''),
+        **{name: COLUMNS[name][:2] for name in ('params', 'stored')},
+    }
+    return cells(rows, columns)

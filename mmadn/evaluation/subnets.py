@@ -6,25 +6,21 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import matplotlib
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from mmengine.runner.amp import autocast
 
 from ..checkpoint.files import load_weights
 from ..datasets.checks import check_classes
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
-from ..utils.report import BLUE, GREY, machine, markdown_table, pareto_front, replacing, write_json
+from ..errors import InputError
+from ..utils.report import draw_front, drawing, flops_unit, machine, markdown_table, replacing, write_json
 from .flops import complexity
-from .profile import latencies as measure
-
-matplotlib.use('Agg')
-from matplotlib import pyplot  # noqa: E402
-
-COSTS = ('skip', 'gflops', 'params', 'latency_ms')  # what a row holds beside its metrics
-LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+from .table import as_text, axis_label, metrics_of
+from .timing import interleaved
 
 
 def quiet_runner(cfg: Config) -> Runner:
@@ -51,11 +47,13 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     """
     cfg = cfg.copy()
     adaptive = skips != 'all' or is_adaptive(cfg)
-    cfg.test_cfg = dict(type='mmadn.SubnetTestLoop', skips=skips) if adaptive else dict()
+    cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
     check_classes(runner.test_loop)
     load_weights(runner, checkpoint)
     metrics = runner.test()
+    if not metrics:
+        raise InputError('the test_evaluator gave no metrics; give one that does, such as Accuracy')
     if not adaptive:
         metrics = {f'/{name}': value for name, value in metrics.items()}
 
@@ -63,7 +61,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     data = pseudo_collate([runner.test_dataloader.dataset[0]])
     inputs = model.data_preprocessor(data, False)['inputs']
     names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
-    latency = latencies(model, data, names)
+    latency = latencies(model, data, names, fp16=_uses_fp16(cfg))
     rows = []
     for skip in names:
         with _at(model, skip):
@@ -71,6 +69,16 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
         rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
+
+
+def subnet_test_cfg(cfg: Config, skips) -> dict:
+    """The `test_cfg` that tests a config's model at these depths, in the precision that it is tested in."""
+    return dict(type='mmadn.SubnetTestLoop', skips=skips, fp16=_uses_fp16(cfg))
+
+
+def _uses_fp16(cfg: Config) -> bool:
+    """Whether a config tests with autocast."""
+    return (cfg.get('test_cfg') or {}).get('fp16', False)
 
 
 def is_adaptive(cfg: Config) -> bool:
@@ -84,7 +92,7 @@ def _at(model, skip):
     return adaptive_backbone(model).skipping(skip) if skip else nullcontext()
 
 
-def latencies(model, data, skips, rounds=5) -> dict:
+def latencies(model, data, skips, rounds=5, fp16=False) -> dict:
     """How long the model takes for a batch from data to predictions, at each depth.
 
     Args:
@@ -92,6 +100,7 @@ def latencies(model, data, skips, rounds=5) -> dict:
         data (dict): A batch as a data loader gives it.
         skips (Sequence[str]): The depths; an empty one leaves the model as it is.
         rounds (int): How often each runs, in random order; two more rounds come first.
+        fp16 (bool): Whether with autocast, as in mmengine's TestLoop.
 
     Returns:
         dict[str, float]: The median of each depth in milliseconds. Few rounds on a machine that does
@@ -99,78 +108,29 @@ def latencies(model, data, skips, rounds=5) -> dict:
     """
 
     def run(skip):
-        with _at(model, skip), torch.inference_mode():
+        with _at(model, skip), torch.no_grad(), autocast(enabled=fp16):  # as the test loop does
             model.test_step(data)
 
     steps = {skip: (lambda: None, partial(run, skip)) for skip in skips}
-    times, _ = measure(steps, next(model.parameters()).device, spread=math.inf, min_rounds=rounds)
+    times, _ = interleaved(steps, next(model.parameters()).device, spread=math.inf, min_rounds=rounds)
     return {skip: median(values) for skip, values in times.items()}
 
 
-def metric_of(rows: list[dict]) -> str:
-    """The metric a table is ranked by: the first one of the evaluator."""
-    return next(name for name in rows[0] if name not in COSTS)
-
-
-def _shown(metric) -> bool:
-    # COCO's evaluator gives twelve figures a task; all are in the JSON file.
-    return not metric.startswith('coco/') or metric in LABELS
-
-
 def table(rows: list[dict]) -> list[dict]:
-    """The rows as text, fewest GFLOPs last, with a mark on the Pareto front."""
-    best = [row['skip'] for row in pareto_front(rows, 'gflops', metric_of(rows))]
-    return [
-        {
-            'skip': row['skip'],
-            'GFLOPs': f'{row["gflops"]:#.3g}',
-            'params in use (M)': f'{row["params"]:.2f}',
-            'latency (ms)': f'{row["latency_ms"]:#.3g}',
-            **{
-                LABELS.get(k, k): f'{v:.3f}' if k in LABELS else f'{v:.2f}'
-                for k, v in row.items()
-                if k not in COSTS and _shown(k)
-            },
-            'Pareto': '*' if row['skip'] in best else '',
-        }
-        for row in sorted(rows, key=lambda r: -r['gflops'])
-    ]
+    """The rows as text, with a mark on the Pareto front of the first metric over GFLOPs."""
+    return as_text(rows, 'gflops')
 
 
 def plot(rows: list[dict], path) -> None:
-    """Draws the metric over GFLOPs with the Pareto front, as a PNG."""
-    metric = metric_of(rows)
-    front = pareto_front(rows, 'gflops', metric)
-    most = max(row['gflops'] for row in rows)
-    scale, unit = (1, 'GFLOPs') if most >= 0.1 else (1e3, 'MFLOPs')
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
-    for group, style in (
-        (rows, dict(marker='o', ls='', color=GREY, label='sub-network')),
-        (front, dict(marker='o', ls='-', color=BLUE, label='Pareto front')),
-    ):
-        axes.plot([r['gflops'] * scale for r in group], [r[metric] for r in group], **style)
-    ends = [min(rows, key=lambda r: r['gflops']), max(rows, key=lambda r: r['gflops'])]
-    for row in {r['skip']: r for r in [*front, *ends]}.values():
-        axes.annotate(
-            row['skip'],
-            (row['gflops'] * scale, row[metric]),
-            xytext=(0, 7),
-            textcoords='offset points',
-            ha='center',
-            fontsize=9,
-        )
-    axes.margins(0.08, 0.15)
-    # mmpretrain's accuracies are percentages; COCO's average precision is not.
-    axes.set(
-        title='Sub-networks of one model',
-        xlabel=f'{unit} (multiply-adds)',
-        ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(loc='lower right')
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format='png')
-    pyplot.close(figure)
+    """Draws the first metric over GFLOPs with the Pareto front, as a PNG."""
+    metric = metrics_of(rows)[0]
+    scale, unit = flops_unit(row['gflops'] for row in rows)
+    with drawing(path, (7, 4.5)) as (_, axes):
+        axes = axes.item()
+        draw_front(axes, rows, 'gflops', metric, scale)
+        axes.set(title='Sub-networks of one model')
+        axes.set(xlabel=f'{unit} (multiply-adds)', ylabel=axis_label(metric))
+        axes.legend(loc='lower right')
 
 
 def write_report(rows: list[dict], out, **about) -> None:

@@ -1,6 +1,7 @@
-"""A stopwatch for what runs on a device, and what many timings say."""
+"""A stopwatch for what runs on a device, rounds of timings until they are steady, and what they say."""
 
 import math
+import random
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -36,6 +37,76 @@ def timed(device='cpu', clock=time.perf_counter):
 def _synchronize(device):
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize(device)
+
+
+def interleaved(
+    steps: dict[str, tuple[Callable, Callable]],
+    device: str | torch.device,
+    spread: float = 0.02,
+    min_rounds: int = 50,
+    max_seconds: float = 300,
+    clock: str = 'wall',
+    say: Callable[[str], object] = print,
+) -> tuple[dict[str, list[float]], dict]:
+    """Times several things in turn, until the median of each is known.
+
+    Everything runs once a round, in a new random order each time, so that a disturbance of the machine
+    meets all alike. After two rounds of warm-up the rounds go on until the 95 % interval of every median
+    lies within `spread` of it, but for at least `min_rounds` and at most `max_seconds`.
+
+    Args:
+        steps: For each name what prepares it, which is not timed, and what is timed.
+        spread: As a part of the median, on either side of it.
+        clock: One of CLOCKS.
+        say: Takes a line on the progress every ten seconds.
+
+    Returns:
+        The milliseconds of all rounds by name; and how they ended: `ended`, which is 'spread' or 'time',
+        `rounds`, and the `widest` interval as a part of its median, None after too few rounds to tell.
+    """
+    order, read = random.Random(0), read_clock(clock, device)
+    times = {name: [] for name in steps}
+
+    def one_round() -> None:
+        for name in order.sample(list(steps), len(steps)):
+            prepare, run = steps[name]
+            prepare()
+            with timed(device, read) as took:
+                run()
+            times[name].append(took())
+
+    start = told = time.monotonic()
+    for _ in range(2):
+        one_round()
+    for values in times.values():
+        values.clear()
+    warm = time.monotonic()
+    rounds, widest, ended = 0, math.inf, None
+    while ended is None:
+        one_round()
+        rounds, now = rounds + 1, time.monotonic()
+        if rounds % 10 == 0 or rounds < 10:  # not in every round, for it sorts all times
+            widest = max(map(_spread, times.values()))
+        if rounds >= min_rounds and widest <= spread:
+            ended = 'spread'
+        elif now - start + (now - warm) / rounds > max_seconds:  # the next round would end too late
+            ended = 'time'
+        elif now - told > 10:
+            told = now
+            say(
+                f'round {rounds} of at least {min_rounds}, medians within ±{widest:.1%} (±{spread:.1%} ends '
+                f'it), {now - start:.0f} s of at most {max_seconds:g} s'
+            )
+    widest = max(map(_spread, times.values()))
+    return times, dict(ended=ended, rounds=rounds, widest=widest if math.isfinite(widest) else None)
+
+
+def _spread(values: list[float]) -> float:
+    if len(values) < 6:  # of fewer, no two hold the median 19 times out of 20
+        return math.inf
+    numbers = summary(values)
+    low, median, high = (numbers[name] for name in ('low', 'median', 'high'))
+    return max(high - median, median - low) / median
 
 
 def summary(values) -> dict:

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmadn.errors import InputError
-from mmadn.evaluation.select import COSTS, metrics_of, read_report
-from mmadn.evaluation.subnets import LABELS
+from mmadn.evaluation.table import COLUMNS, LABELS, metrics_of, read_report
 from mmadn.utils.report import (
     BLUE,
     GREEN,
@@ -117,7 +116,7 @@ def _read(path: str, cost: str, metric: str | None) -> tuple[dict, str]:
             f'{path}: its "subnets" are not rows with skip and gflops; give a subnets.json that '
             'tools/test_subnets.py wrote'
         )
-    costs = [key for key in rows[0] if key.startswith(COSTS) and all(_is_number(r.get(key)) for r in rows)]
+    costs = [key for key in rows[0] if key in COLUMNS and all(_is_number(r.get(key)) for r in rows)]
     metrics = metrics_of(rows)
     metric = metric or next(iter(metrics), 'accuracy/top1')
     for kind, name, known in (('cost', cost, costs), ('metric', metric, metrics)):

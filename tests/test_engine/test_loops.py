@@ -1,6 +1,10 @@
 import pytest
 import torch
 import toy
+from mmengine import load
+from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
+
+from mmadn.engine.loops import SubnetEvaluator
 
 
 def test_validates_both_ends_in_one_pass_over_the_data(tmp_path):
@@ -100,3 +104,68 @@ def test_bad_settings_stop_before_the_data(tmp_path):
     stock = toy.model_cfg(backbone=dict(type='mmpretrain.ResNet'))
     with pytest.raises(TypeError, match='no adaptive depth'):
         toy.runner(tmp_path, model=stock, experiment_name='stock').test()
+
+
+def test_a_metric_added_as_the_stock_tools_do_writes_a_file_for_each_depth(tmp_path):
+    """OpenMMLab's `tools/test.py --out` appends DumpResults to `runner.test_evaluator.metrics`."""
+    test_cfg = dict(type='mmadn.SubnetTestLoop', skips=['FFFF', 'TTFF', 'TTTT'])
+    runner = toy.runner(tmp_path, test_cfg=test_cfg)
+    for p in runner.model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    runner.test_evaluator.metrics.append(DumpResults(out_file_path=f'{tmp_path}/results.pkl'))
+    metrics = runner.test()
+    assert sorted(path.name for path in tmp_path.glob('*.pkl')) == [
+        f'results.{skip}.pkl' for skip in ('FFFF', 'TTFF', 'TTTT')
+    ]
+    data = toy.batch(16)
+    for skip in ('FFFF', 'TTFF', 'TTTT'):
+        with torch.no_grad(), runner.model.backbone.skipping(skip):
+            scores = [sample.pred_score for sample in runner.model.test_step(data)]
+        dumped = [sample['pred_score'] for sample in load(tmp_path / f'results.{skip}.pkl')]
+        assert len(dumped) == 16 and all(map(torch.allclose, dumped, scores))
+    # Once more, and with a further metric that comes only now.
+    runner.test_evaluator.metrics.append(DumpResults(out_file_path=f'{tmp_path}/again.pickle'))
+    assert runner.test() == metrics
+    assert len(list(tmp_path.glob('again.*.pickle'))) == 3
+
+
+def test_the_files_of_one_depth_keep_their_name(tmp_path):
+    runner = toy.runner(tmp_path, test_cfg=dict(type='mmadn.SubnetTestLoop', skips='base'))
+    runner.test_evaluator.metrics.append(DumpResults(out_file_path=f'{tmp_path}/results.pkl'))
+    runner.test()
+    assert [path.name for path in tmp_path.glob('*.pkl')] == ['results.pkl']
+
+
+class Annotated(BaseMetric):
+    """A metric with parsed annotations, and a prefix of its files, as mmdet's for COCO has them."""
+
+    def __init__(self, annotations, outfile_prefix):
+        super().__init__(prefix='coco')
+        self._coco_api, self.outfile_prefix, self.seen = annotations, outfile_prefix, {}
+
+    def process(self, data_batch, data_samples):
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results):
+        return {'number': len(results)}
+
+
+class Annotations:
+    anns = {1: {'bbox': [0, 0, 1, 1]}}
+
+
+@pytest.mark.parametrize('folder', [False, True])
+def test_depths_share_annotations_and_nothing_else(folder, tmp_path):
+    prefix = tmp_path / 'v1.5'
+    if folder:  # as Cityscapes' metric makes it
+        prefix.mkdir()
+    annotations = Annotations()
+    evaluator = SubnetEvaluator(Evaluator([Annotated(annotations, str(prefix))]), ['FF', 'TT'])
+    full, base = (each.metrics[0] for each in evaluator.evaluators.values())
+    assert full._coco_api is base._coco_api is annotations
+    assert full.results is not base.results and full.seen is not base.seen
+    assert (full.outfile_prefix, base.outfile_prefix) == (f'{prefix}.FF', f'{prefix}.TT')
+    assert (tmp_path / 'v1.5.TT').is_dir() == folder
+    evaluator.evaluators['TT'].process([{}], None)
+    evaluator.evaluators['FF'].process([{}, {}], None)
+    assert evaluator.evaluate(2) == {'FF/coco/number': 2, 'TT/coco/number': 1}

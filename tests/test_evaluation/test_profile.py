@@ -13,18 +13,11 @@ from mmengine.config import Config
 
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import profile_subnets, select
-from mmadn.evaluation.profile import (
-    energy_meter,
-    follows_flops,
-    latencies,
-    prepare,
-    profile_table,
-    rehearse,
-    remarks,
-    write_profile,
-)
-from mmadn.evaluation.select import check, join, read_table
-from mmadn.evaluation.timing import CLOCKS
+from mmadn.evaluation.energy import energy_meter
+from mmadn.evaluation.prediction import prepare, rehearse
+from mmadn.evaluation.profile import follows_flops, profile_table, remarks, write_profile
+from mmadn.evaluation.table import COLUMNS, Column, check, join, read_table
+from mmadn.evaluation.timing import CLOCKS, interleaved
 from mmadn.utils.report import pareto_front
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
@@ -152,7 +145,7 @@ def test_rounds_are_interleaved_and_end_by_the_spread(clock):
 
         return lambda: clock.tick(99), step  # what prepares a depth is not timed
 
-    times, ended = latencies({'F': run('F', 4), 'T': run('T', 2)}, 'cpu', clock='fake', say=silent)
+    times, ended = interleaved({'F': run('F', 4), 'T': run('T', 2)}, 'cpu', clock='fake', say=silent)
     assert ended == dict(ended='spread', rounds=50, widest=pytest.approx(0, abs=1e-9))
     assert sorted(times['F'])[25] == pytest.approx(4) and max(times['T']) == pytest.approx(2.4)
     rounds = [ran[i : i + 2] for i in range(0, len(ran), 2)]
@@ -167,7 +160,7 @@ def test_rounds_go_on_until_the_medians_are_known(clock):
         i = next(ms)
         clock.tick(5 + i % 7 if i < 100 else 8)
 
-    _, ended = latencies(
+    _, ended = interleaved(
         {'F': (lambda: None, run)}, 'cpu', spread=0.01, min_rounds=20, clock='fake', say=silent
     )
     assert ended['ended'] == 'spread' and ended['rounds'] > 100 and ended['widest'] <= 0.01
@@ -198,6 +191,16 @@ def test_profile(model, dtype, tmp_path):
     assert f'Batch 2 of 3x32x32, {dtype}, on cpu' in text and '6 rounds, until all were within' in text
     assert (tmp_path / 'new' / 'profile.png').read_bytes().startswith(b'\x89PNG')
     assert len(list((tmp_path / 'new').iterdir())) == 3
+
+
+def test_a_column_of_a_profile_takes_one_line(model, tmp_path, monkeypatch):
+    column = Column('images/s', '.1f', lambda depth: 1000 / min(depth.times_ms))
+    monkeypatch.setitem(COLUMNS, 'images_per_second', column)
+    report = profile_subnets(model, SHAPE, skips=['base'], max_seconds=1e-9, memory=False, say=silent)
+    write_profile(report, tmp_path)
+    (measured,) = read_table(tmp_path / 'profile.json')
+    assert profile_table([measured])[0]['images/s'] == f'{measured["images_per_second"]:.1f}'
+    assert '| images/s |' in (tmp_path / 'profile.md').read_text()
 
 
 def test_profile_says_when_time_ended_it(model, tmp_path):

@@ -1,11 +1,18 @@
 import json
+import runpy
+import sys
 
 import pytest
 import torch
 import toy
+from conftest import ROOT
+from mmengine.config import Config, DictAction
 
+from mmadn import cli
+from mmadn.checkpoint.files import load_model
+from mmadn.evaluation import subnets
 from mmadn.evaluation.flops import complexity
-from mmadn.evaluation.subnets import table, write_report
+from mmadn.evaluation.subnets import evaluate_subnets, table, write_report
 from mmadn.utils.report import pareto_front
 
 ROWS = [
@@ -42,3 +49,47 @@ def test_complexity_follows_the_depth():
     blocks = [sum(p.numel() for p in b.parameters()) for b in list(model.backbone.layer3)[3:]]
     # What stage 3 skips, and nothing for its norms: one copy takes the other's place.
     assert (cost['FFFF']['params'] - cost['FFTF']['params']) * 1e6 == pytest.approx(sum(blocks))
+
+
+@pytest.fixture
+def dtypes(monkeypatch):
+    """The dtypes that convolutions compute in while a test runs."""
+    seen, forward = set(), torch.nn.Conv2d.forward
+
+    def watched(self, x):
+        result = forward(self, x)
+        seen.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.nn.Conv2d, 'forward', watched)
+    return seen
+
+
+@pytest.mark.parametrize('fp16, dtype', [(True, torch.bfloat16), (False, torch.float32)])  # on a CPU
+@pytest.mark.parametrize('how', ['adaptive', 'ordinary', 'tool'])
+def test_the_precision_of_the_config_is_kept(how, fp16, dtype, dtypes, digits, tmp_path, monkeypatch):
+    name = 'resnet50_digits.py' if how == 'ordinary' else 'resnet50_adn_digits.py'
+    cfg = Config.fromfile(ROOT / 'configs' / 'demo' / name)
+    options = dict(option.split('=', 1) for option in digits.small[1:])
+    options = {key: DictAction._parse_iterable(value) for key, value in options.items()}
+    cli.merge_options(cfg, {**options, 'test_cfg.fp16': fp16})
+    cfg.work_dir = str(tmp_path)
+    cfg.dump(tmp_path / 'config.py')
+    torch.save({'state_dict': load_model(cfg).state_dict()}, tmp_path / 'weights.pth')
+    if how == 'tool':
+        arguments = [tmp_path / 'config.py', tmp_path / 'weights.pth', '--skip', 'TTTT']
+        monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, arguments)])
+        runpy.run_path(str(ROOT / 'tools' / 'test.py'), run_name='__main__')
+    else:
+        monkeypatch.setattr(subnets, 'complexity', lambda model, inputs: {})  # counts in float32 anyway
+        evaluate_subnets(cfg, str(tmp_path / 'weights.pth'), 'all' if how == 'ordinary' else ['TTTT'])
+    assert dtypes == {dtype}
+
+
+def test_an_evaluator_without_metrics_is_refused(monkeypatch, tmp_path):
+    runner = toy.runner(tmp_path, test_evaluator=dict(type='DumpResults', out_file_path=f'{tmp_path}/a.pkl'))
+    monkeypatch.setattr(subnets, 'quiet_runner', lambda cfg: runner)
+    torch.save({'state_dict': runner.model.state_dict()}, tmp_path / 'weights.pth')
+    cfg = Config(dict(model=toy.model_cfg(), default_scope='mmpretrain'))
+    with pytest.raises(ValueError, match='the test_evaluator gave no metrics'):
+        evaluate_subnets(cfg, str(tmp_path / 'weights.pth'))

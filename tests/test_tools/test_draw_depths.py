@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib.axes import Axes
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -68,7 +69,7 @@ def test_inferencer_changes_its_depth(detector, photograph):
 def test_draws_every_depth_of_every_image(tool, detector, photograph, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'new' / 'depths.png'
     titles = []
-    monkeypatch.setattr(tool.pyplot.Axes, 'set_title', lambda axes, title: titles.append(title))
+    monkeypatch.setattr(Axes, 'set_title', lambda axes, title: titles.append(title))
     skips = ['--skips', 'FFFF', 'base']
     arguments = [*detector, photograph, photograph, *skips, '--out', str(out), '--device', 'cpu']
     monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *arguments, '--score-thr', '0.1'])
