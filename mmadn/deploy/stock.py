@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmpretrain.models import ConvNeXt, MobileNetV2, ResNet, SwinTransformer, VisionTransformer
+from mmpretrain.models import ConvNeXt, MobileNetV2, SwinTransformer, VisionTransformer
 from torch import nn
 
 from ..depth import AdaptiveDepth, is_skipped
 from ..errors import InputError, NotAdaptiveError
+from ..models.backbones.resnet import AdaptiveResNet
 
 # What a config has for inference and testing; the rest is for training alone, or read by nobody any more.
 KEPT = (
@@ -69,7 +70,7 @@ def running(blocks: nn.Module) -> list[int]:
 
 
 @shortened.register
-def _(backbone: ResNet, args: dict) -> Shortened:
+def _(backbone: AdaptiveResNet, args: dict) -> Shortened:
     blocks = tuple(len(running(getattr(backbone, name))) for name in backbone.res_layers)
     attributes = {'stage_blocks': blocks}
     for depth, (block, numbers) in backbone.arch_settings.items():

@@ -6,9 +6,18 @@ from ...depth import AdaptiveDepth, split
 from ...registry import MODELS
 
 
+class AdaptiveResNet(AdaptiveDepth):
+    """What of a ResNet is mandatory and what is skippable, for the ResNet class of any OpenMMLab library."""
+
+    shared = ('downsample',)
+
+    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
+        return split([getattr(self, name) for name in self.res_layers], mandatory)
+
+
 @MODELS.register_module()
-class ADNResNet(AdaptiveDepth, ResNet):
-    """mmpretrain's ResNet with adaptive depth (paper, Section 3).
+class ADNResNet(AdaptiveResNet, ResNet):
+    """mmpretrain's ResNet with adaptive depth (paper, Section 3); in a config of mmdet, mmdet's ResNet.
 
     The norms of the stem and of the shortcuts serve both sub-paths. `avg_down=True` gives the
     published `vd` variant, which averages in the stride-2 shortcuts.
@@ -24,8 +33,3 @@ class ADNResNet(AdaptiveDepth, ResNet):
         >>> backbone(torch.rand(1, 3, 224, 224))[0].shape
         torch.Size([1, 2048, 7, 7])
     """
-
-    shared = ('downsample',)
-
-    def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
-        return split([getattr(self, name) for name in self.res_layers], mandatory)
