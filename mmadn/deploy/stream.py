@@ -20,8 +20,8 @@ import torch
 
 from ..depth import adaptive_backbone
 from ..errors import InputError
-from ..evaluation.prediction import precision, predict, prepare, rehearse
-from ..evaluation.table import read_table
+from ..evaluation.profile import precision, predict, prepare, rehearse
+from ..evaluation.select import read_table
 from ..evaluation.timing import timed
 from ..utils.report import BLUE, GREY, VERMILION, machine, replacing, write_json
 from .controller import DepthController
@@ -116,7 +116,7 @@ def run(
     """Runs a stream by a real clock: the controller, and fixed depths to compare with, on the same images.
 
     At each image the controller and the fixed depths take their turns in random order, all under the
-    same load. What is timed is `mmadn.evaluation.prediction.predict`, without reading and preprocessing.
+    same load. What is timed is `mmadn.evaluation.profile.predict`, without reading and preprocessing.
 
     Args:
         model (nn.Module): A classifier or detector with adaptive depth, in eval mode.
