@@ -5,15 +5,17 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from benchmarks import loads
 from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import controller, stream
-from mmadn.evaluation import profile, table
+from mmadn.deploy.images import read_images
+from mmadn.evaluation import table
 from mmadn.evaluation.flops import default_shape
 from mmadn.evaluation.timing import read_clock
 from mmadn.utils.report import print_table, writable
 
-say = partial(print, flush=True)  # a line now and then, also into a pipe
+progress = partial(print, flush=True)  # at once, also into a pipe
 
 
 def main():
@@ -27,7 +29,7 @@ def main():
     option('--frames', type=int, default=300, help='images')
     option('--deadline-ms', type=float, help='by default what the fastest keeps under full load')
     option('--mode', choices=controller.MODES, default='deadline', help='target: hold the mean latency')
-    option('--load', choices=stream.PATTERNS, default='steps', help='of the machine, over the images')
+    option('--load', choices=loads.PATTERNS, default='steps', help='of the machine, over the images')
     option('--high', type=float, default=1.5, help='the full load: by which factor images take longer')
     option('--period', type=int, default=100, help='of steps and saw, in images')
     option(
@@ -50,16 +52,16 @@ def main():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
         args.shape = args.shape or default_shape(cfg)
-        load = stream.load_pattern(args.load, args.frames, args.high, args.period)
+        load = loads.load_pattern(args.load, args.frames, args.high, args.period)
         rows = args.profile and table.read_table(args.profile)
-        images = stream.read_images(args.source, args.shape)
+        images = read_images(args.source, args.shape)
         model = load_model(cfg, args.checkpoint, args.device)
         if rows:
             table.check(rows, model)
         clock = read_clock(args.clock, args.device)
         writable(out)
         if not rows:
-            say(f'profiling all depths, at most {args.profile_seconds:g} s')
+            progress(f'profiling all depths, at most {args.profile_seconds:g} s')
             rows = profile.profile_subnets(
                 model,
                 args.shape,
@@ -67,15 +69,15 @@ def main():
                 max_seconds=args.profile_seconds,
                 memory=False,
                 clock=args.clock,
-                say=say,
+                say=progress,
             )['subnets']
-        deadline = args.deadline_ms or stream.default_deadline(rows, args.high)
+        deadline = args.deadline_ms or loads.default_deadline(rows, args.high)
         depths = controller.DepthController(rows, deadline, args.mode)
         fixed = stream.fixed_depths(rows, depths, args.compare)
         others = ', '.join(fixed) or 'nothing'
-        say(f'{args.frames} images, {args.mode} {deadline:.4g} ms, compared with {others}')
-        with stream.slow_down(args.load_by, args.high, clock) as slower:
-            records = stream.run(model, images, depths, load, slower, fixed, args.dtype, clock, say)
+        progress(f'{args.frames} images, {args.mode} {deadline:.4g} ms, compared with {others}')
+        with loads.slow_down(args.load_by, args.high, clock) as slower:
+            records = stream.run(model, images, depths, load, slower, fixed, args.dtype, clock, progress)
         summary = stream.summarise(records, rows, deadline)
         title = f'{args.config}, {args.mode} {deadline:.4g} ms, load {args.load} ({args.load_by})'
         about = {k: v for k, v in vars(args).items() if k not in ('out', 'cfg_options', 'deadline_ms')}
@@ -85,7 +87,7 @@ def main():
     print('\n'.join(stream.verdict(summary, deadline, args.mode)))
     if depths.overloaded_frames:
         print(
-            f'{depths.overloaded_frames} images when no depth was expected to keep it: the fastest one ran.'
+            f'At {depths.overloaded_frames} images no depth was expected to keep it, and the fastest one ran.'
         )
     print(f'{out}/stream.{{json,png}}')
 

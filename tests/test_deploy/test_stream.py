@@ -12,16 +12,13 @@ import pytest
 import toy
 from conftest import ROOT
 
+from benchmarks.loads import load_pattern
 from mmadn.deploy import DepthController, simulate
+from mmadn.deploy.images import read_images
 from mmadn.deploy.stream import (
-    Burners,
-    Spin,
     fixed_depths,
-    load_pattern,
     picture,
-    read_images,
     run,
-    slow_down,
     steady,
     stream_table,
     summarise,
@@ -35,32 +32,6 @@ ROWS = [
     dict(skip=skip, gflops=g, params=1.0, latency_p50_ms=ms, latency_p95_ms=1.05 * ms)
     for skip, g, ms in (('FFFF', 4.0, 40.0), ('TFFF', 3.5, 36.0), ('FFTF', 3.4, 37.0), ('TTTT', 2.6, 26.0))
 ]
-
-
-def test_load_patterns():
-    assert load_pattern('none', 5, high=3).tolist() == [1] * 5
-    assert load_pattern('steps', 8, high=2, period=4).tolist() == [1, 1, 2, 2] * 2
-    assert load_pattern('saw', 8, high=2, period=4).tolist() == [1, 1.25, 1.5, 1.75] * 2
-    for name in ('noise', 'spikes'):
-        load = load_pattern(name, 1000, high=2)
-        assert load.shape == (1000,) and load.min() >= 1 and load.max() <= 2 and load.std() > 0.05
-        assert (load == load_pattern(name, 1000, high=2)).all()
-        assert (load != load_pattern(name, 1000, high=2, seed=1)).any()
-    assert 2 <= (load > 1).sum() <= 25 and set(load) == {1, 2}
-
-
-@pytest.mark.parametrize(
-    'arguments, message',
-    [
-        (('stairs', 5), "load='stairs': give one of none, steps, saw, noise, spikes"),
-        (('steps', 0), 'frames=0'),
-        (('steps', 5, 0.5), 'high=0.5'),
-        (('steps', 5, 2.0, 1), 'period=1'),
-    ],
-)
-def test_load_patterns_refuse(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        load_pattern(*arguments)
 
 
 def test_steady_state_begins_after_a_rise():
@@ -144,37 +115,6 @@ def test_run_gives_the_controller_what_it_asks_for():
     assert controller.frames == 40 and controller.missed == sum(r['latency_ms'] > 45 for r in mine) > 0
     turns = {tuple(r['policy'] for r in records[i : i + 3]) for i in range(0, 120, 3)}
     assert len(turns) > 2 and all(len(set(turn)) == 3 for turn in turns)
-
-
-def test_spin_takes_its_factor():
-    now = [0.0]
-
-    def clock():
-        now[0] += 0.001
-        return now[0]
-
-    slower = Spin(clock)
-    slower.at(3.0)
-    start = now[0]
-    with slower.image('cpu'):
-        now[0] += 0.1
-    assert now[0] - start == pytest.approx(0.3, abs=0.01)
-    slower.at(1.0)
-    start = now[0]
-    with slower.image('cpu'):
-        now[0] += 0.1
-    assert now[0] - start == pytest.approx(0.1, abs=0.01)
-
-
-def test_burners_end_with_their_block():
-    with slow_down('processes', 2.0) as slower:
-        assert isinstance(slower, Burners)
-        slower.at(2.0)
-        assert slower.part == 1 and all(process.poll() is None for process in slower.processes)
-        with slower.image('cpu'):
-            pass
-        slower.at(1.0)
-    assert all(process.returncode == 0 for process in slower.processes)
 
 
 @pytest.fixture
