@@ -10,7 +10,7 @@ from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import controller, stream
 from mmadn.deploy.images import read_images
-from mmadn.evaluation import table
+from mmadn.evaluation import profile, table
 from mmadn.evaluation.flops import default_shape
 from mmadn.evaluation.timing import read_clock
 from mmadn.utils.report import print_table, writable
