@@ -60,8 +60,8 @@ class Slowdown:
 
     def _quantile(self) -> float:
         count = len(self._ratios)
-        # So many may be larger that the next one is with probability `misses`; and one may be in any case,
-        # because a single outlier among few would count for the whole window otherwise.
+        # This many ratios may be larger than the scatter, so that the next one is with probability `misses`.
+        # It is one even where few are known, or a single outlier would count for the whole window.
         larger = max(math.floor(self._misses * (count + 1)) - 1, 1 if self._misses else 0)
         measured = sorted(self._ratios)[max(count - 1 - larger, 0)]
         return max(1.0, measured, self._prior if 2 * count < self._ratios.maxlen else 1.0)
@@ -113,40 +113,41 @@ class DeadlinePolicy:
         """
         fitting = self._deepest(level * scatter)
         roomy = self.medians_ms * level * scatter <= self.deadline_ms * (1 - self.headroom)
-        self.overloaded = self.medians_ms[0] * level * scatter > self.deadline_ms
+        self.overloaded = bool(self.medians_ms[0] * level * scatter > self.deadline_ms)
         self._fitted = np.where(roomy, self._fitted + 1, 0)
         self._since_climb += 1
         # The image before was at another depth and no surprise, but that before it was one at this depth.
         self.wrong_profile = surprise > 0 and self._since_dip == 1
         if self.wrong_profile:
-            self._give_up(self.home - 1, self.window)
-        if fitting < self.home and self._since_climb <= 2 * self.patience:
-            self._give_up(fitting)
+            self._distrust(self.home - 1, self.window)
+            self.home -= 1
+        if fitting < self.home:
+            if self._since_climb <= 2 * self.patience:
+                self._distrust(fitting)
+            self.home, self._since_dip = fitting, math.inf
         elif self._since_climb == 2 * self.patience:
             self._needed[: self.home + 1] //= 2
-        ready = np.flatnonzero(self._fitted > self._needed).max(initial=0)
+        ready = int(np.flatnonzero(self._fitted > self._needed).max(initial=0))
         if ready > self.home and not surprise:
             self.home, self._since_climb = ready, 0
-        self.home = min(self.home, fitting)
         depth = min(self.home, self._deepest(max(surprise, level) * scatter))
         self._since_dip = 0 if depth < self.home else self._since_dip + 1
-        return int(depth)
+        return depth
 
     def _deepest(self, slowdown: float) -> int:
-        return np.flatnonzero(self.medians_ms * slowdown <= self.deadline_ms).max(initial=0)
+        return int(np.flatnonzero(self.medians_ms * slowdown <= self.deadline_ms).max(initial=0))
 
-    def _give_up(self, home: int, images: int = 1) -> None:
+    def _distrust(self, home: int, images: int = 1) -> None:
         given_up = slice(home + 1, self.home + 1)
         self._fitted[given_up] = 0
         self._needed[given_up] = np.maximum(2 * self._needed[given_up], images)
-        self.home = home
 
 
 class MeanPolicy:
     """Chooses depths so that the sum of all latencies comes closest to that many times a target.
 
     What the sum exceeds or lacks is carried on, but never more than `patience` images can settle at the
-    profile's speed. A time when no depth could hold the target is so paid back only in part.
+    profile's speed. So a time when no depth could hold the target is paid back only in part.
     """
 
     def __init__(self, medians_ms: Sequence[float], target_ms: float, patience: int = 15):

@@ -144,6 +144,7 @@ def test_it_says_when_no_depth_keeps_the_deadline():
     skips = feed(controller, [3.0] * 30)
     assert controller.overloaded and skips[2:] == ['TTTT'] * 28
     assert 28 <= controller.overloaded_frames <= 29 and controller.frames == 50
+    json.dumps([controller.overloaded_frames, controller.overloaded, controller.predicted_ms])
     feed(controller, [1.0] * 40)
     assert not controller.overloaded and controller.next() == 'FFFF'
 

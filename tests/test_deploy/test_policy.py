@@ -90,6 +90,13 @@ def test_a_surprise_costs_one_image():
     assert policy.choose(1.0, 1.0, 3.0) == 0 and policy.home == 2
 
 
+def test_a_surprise_after_a_fall_does_not_count_against_the_depth_that_it_fell_to():
+    policy = DeadlinePolicy(MEDIANS, 44)
+    images = [(1.0, 0), (1.0, 1.4), (2.0, 0), (2.0, 3.0), (2.0, 0)]
+    assert [policy.choose(level, 1.0, surprise) for level, surprise in images] == [2, 1, 0, 0, 0]
+    assert not policy.wrong_profile
+
+
 def visits(policy, levels):
     """At which images the deepest depth begins."""
     depths = [policy.choose(level, 1.0) for level in levels]
