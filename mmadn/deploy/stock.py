@@ -136,7 +136,8 @@ def _name(backbone, kind, blocks) -> str:
 
 def stock_class(cls: type) -> type:
     """The stock class that an adaptive-depth one is made of."""
-    return cls.__mro__[cls.__mro__.index(AdaptiveDepth) + 1]
+    after = cls.__mro__[cls.__mro__.index(AdaptiveDepth) :]
+    return next(base for base in after if base not in AdaptiveDepth.__mro__)
 
 
 def own_arguments(cls: type) -> Iterator[str]:
