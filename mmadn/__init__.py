@@ -14,6 +14,7 @@ from .models.heads import DropoutLinearClsHead
 from .engine.self_distillation import SelfDistillationHook
 from .engine.teacher import DistillationHook
 from .models.backbones.short import ShortMobileNetV2, ShortResNet
+from .engine.calibration import CalibrationHook, calibrate
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN
 from .version import __version__
@@ -25,6 +26,7 @@ __all__ = [
     'ADNSwinTransformer',
     'ADNVisionTransformer',
     'AdaptiveDepth',
+    'CalibrationHook',
     'DistillationHook',
     'DropoutLinearClsHead',
     'ImageFolder',
@@ -35,5 +37,6 @@ __all__ = [
     'SubnetTestLoop',
     'SubnetValLoop',
     'adaptive_backbone',
+    'calibrate',
     '__version__',
 ]

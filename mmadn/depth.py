@@ -13,7 +13,9 @@ from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, initialize, is_model_wrapper
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .depth_names import DepthNames
 from .errors import InputError, NotAdaptiveError
@@ -23,6 +25,10 @@ class Switch:
     """Whether the skippable sub-path of one stage is skipped; shared by the stage's modules."""
 
     on = False
+
+
+class NeverOn(Switch):
+    """The switch of what both sub-paths share."""
 
 
 class Skippable:
@@ -44,21 +50,71 @@ def _new_skippable(cls):
     return object.__new__(_skippable_class(cls))
 
 
-class SkipAwareNorm(nn.Module):
-    """Two copies of a norm: `full` runs with the skippable sub-path, `skip` without it.
+class PathNorm(nn.Module):
+    """A norm that both sub-paths share, and where it is a batch norm the statistics for either way to it.
+
+    The statistics of a batch norm describe its input, and in the first block of a stage the switch of the
+    stage *before* changes that, beside the norm's own. Training the super-net and the base-net shows a stage
+    two of the four pairs of switches, those of equal ones, whose statistics each norm keeps itself.
+    `mmadn.calibrate` estimates those of unequal ones too, `full_mean` and `full_var` of shape (C,). Until
+    then, and again once training has moved the weights, a norm's own serve whatever the stage before does.
 
     A wrapper and not a subclass, because `convert_sync_batchnorm` drops what a subclass adds. A
     checkpoint of the stock network (`bn1.weight`) loads into `full`, and into `skip` what it does not
     give explicitly (`bn1.skip.weight`).
+
+    Args:
+        norm: The stock norm.
+        switch: That of the own stage.
+        before: That of the stage before, where the statistics follow it.
     """
 
-    def __init__(self, norm: nn.Module, switch: Switch):
+    def __init__(self, norm: nn.Module, switch: Switch, before: Switch | None):
         super().__init__()
-        self.full, self.skip, self.switch = norm, copy.deepcopy(norm), switch
+        self.full = norm
+        self.switch, self.before, self.calibrated = switch, before, False
+        if before is not None:
+            self._add_statistics('full')
+            self._register_state_dict_hook(_leave_out_uncalibrated)
+
+    def _add_statistics(self, name):
+        norm = self._modules[name]
+        self.register_buffer(f'{name}_mean', norm.running_mean.clone())
+        self.register_buffer(f'{name}_var', norm.running_var.clone())
 
     def forward(self, *args, **kwargs):
         # By the dict and not by attribute: nn.Module's __getattr__ shows in the latency of a small net.
-        return self._modules['skip' if self.switch.on else 'full'](*args, **kwargs)
+        norm = self._modules['skip' if self.switch.on else 'full']
+        if self.calibrated:
+            if norm.training:
+                self.calibrated = False
+            elif self.before.on != self.switch.on:
+                mean, var = self.statistics(self.switch.on)
+                return F.batch_norm(*args, mean, var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(*args, **kwargs)
+
+    def statistics(self, skipped: bool) -> tuple[Tensor, Tensor]:
+        """Mean and variance, (C,), of `skip` or `full` where the stage before is of the other kind."""
+        name = 'skip' if skipped else 'full'
+        return self._buffers[f'{name}_mean'], self._buffers[f'{name}_var']
+
+    def own_statistics(self, skipped: bool) -> tuple[Tensor, Tensor]:
+        """The same where both stages are of one kind: what `skip` or `full` keeps itself."""
+        norm = self._modules['skip' if skipped else 'full']
+        return norm.running_mean, norm.running_var
+
+    def ordinary(self, skipped: bool, before: bool) -> nn.Module:
+        """The norm that this one is for a pair of switches, as an ordinary one that shares its tensors."""
+        norm = self._modules['skip' if skipped else 'full']
+        if self.calibrated and before != skipped:
+            norm = copy.copy(norm)
+            mean, var = self.statistics(skipped)
+            norm._buffers = {**norm._buffers, 'running_mean': mean, 'running_var': var}
+        return norm
+
+    def present(self) -> nn.Module:
+        """The ordinary norm of the present depth."""
+        return self.ordinary(self.switch.on, self.before is not None and self.before.on)
 
     # Stock code initialises a norm by its `weight` and `bias` (zero-init of a residual branch).
     weight = property(lambda self: self.full.weight)
@@ -66,11 +122,30 @@ class SkipAwareNorm(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         for name in [*self.full._parameters, *self.full._buffers]:
+            full = f'{prefix}full.{name}'
             if prefix + name in state_dict:
-                value = state_dict.pop(prefix + name)
-                state_dict.setdefault(f'{prefix}full.{name}', value)
-                state_dict.setdefault(f'{prefix}skip.{name}', value.clone())  # not one tensor for both
+                state_dict.setdefault(full, state_dict.pop(prefix + name))
+            if full in state_dict and 'skip' in self._modules:  # not one tensor for both
+                state_dict.setdefault(f'{prefix}skip.{name}', state_dict[full].clone())
+        self.calibrated = any(prefix + name in state_dict for name in self._buffers)
+        if not self.calibrated:
+            state_dict.update({prefix + name: value for name, value in self._buffers.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SkipAwareNorm(PathNorm):
+    """Two copies of a norm, Section 3.2: `full` runs with the skippable sub-path, `skip` without it."""
+
+    def __init__(self, norm: nn.Module, switch: Switch, before: Switch | None = None):
+        super().__init__(norm, switch, before)
+        self.skip = copy.deepcopy(norm)
+        if before is not None:
+            self._add_statistics('skip')
+
+
+def _leave_out_uncalibrated(norm, state_dict, prefix, local_metadata):
+    for name in () if norm.calibrated else norm._buffers:
+        del state_dict[prefix + name]
 
 
 def split(stages, mandatory=None):
@@ -133,10 +208,10 @@ class AdaptiveDepth(DepthNames):
         self._switches = []
         shared = () if skip_aware_norms == 'all' else self.shared
         for required, skippable in self.sub_paths(mandatory):
-            switch = Switch()
+            switch, before = Switch(), self._switches[-1] if self._switches else None
             self._switches.append(switch)
-            for module in required:
-                _make_skip_aware(module, switch, shared, skip_aware_norms)
+            for i, module in enumerate(required):
+                _make_skip_aware(module, switch, None if i else before, shared, skip_aware_norms)
             for module in skippable:
                 _make_skippable(module, switch)
         self.set_skip(skip)
@@ -214,6 +289,11 @@ def _loads_weights(type_) -> bool:
     return PretrainedInit in (type_, WEIGHT_INITIALIZERS.get(type_) if isinstance(type_, str) else None)
 
 
+def switches(module) -> set[Switch]:
+    """The switches that decide what runs in a module."""
+    return {m.switch for m in module.modules() if hasattr(m, 'switch') and not isinstance(m.switch, NeverOn)}
+
+
 def is_skipped(module) -> bool:
     """Whether a module is the identity at the present depth."""
     return isinstance(module, Skippable) and module.switch.on
@@ -224,14 +304,29 @@ def _make_skippable(module, switch):
     module.switch = switch
 
 
-def _make_skip_aware(module, switch, shared, norms):
+def _make_skip_aware(module, switch, before, shared, norms):
     for name, child in list(module.named_children()):
         if is_norm(child) and norms:
-            setattr(module, name, SkipAwareNorm(child, switch))
+            setattr(module, name, SkipAwareNorm(child, switch, before if _has_statistics(child) else None))
         elif isinstance(child, DropPath):
             _make_skippable(child, switch)
         elif name not in shared:
-            _make_skip_aware(child, switch, shared, norms)
+            _make_skip_aware(child, switch, before, shared, norms)
+        elif before is not None and norms:
+            _make_statistics_follow(child, before)
+
+
+def _make_statistics_follow(module, before):
+    """Norms that both sub-paths share keep one scale and shift; their statistics follow the stage before."""
+    for name, child in list(module.named_children()):
+        if _has_statistics(child):
+            setattr(module, name, PathNorm(child, NeverOn(), before))
+        else:
+            _make_statistics_follow(child, before)
+
+
+def _has_statistics(module):
+    return isinstance(module, _BatchNorm) and module.track_running_stats
 
 
 def unwrap(model):

@@ -53,10 +53,11 @@ def test_base_net_is_the_stock_network_with_fewer_blocks(case, images):
     network, base = randomize(case.build(skip='base')), case.build('base')
     weights = network.state_dict()
 
-    def value(name):  # a doubled norm's second copy
+    def value(name):  # a doubled norm's second copy, a shared one's only copy
         name = case.base_name(name)
         head, _, last = name.rpartition('.')
-        return weights.get(name, weights.get(f'{head}.skip.{last}'))
+        found = (weights[n] for n in (name, f'{head}.skip.{last}', f'{head}.full.{last}') if n in weights)
+        return next(found)
 
     base.load_state_dict({name: value(name) for name in base.state_dict()}, strict=True)
     assert equal(run(network, images), run(base, images))

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoint.files import build_model, fill, read_checkpoint
-from ..depth import AdaptiveDepth, SkipAwareNorm, Skippable, adaptive_backbone, is_skipped, unwrap
+from ..depth import AdaptiveDepth, PathNorm, Skippable, adaptive_backbone, is_skipped, unwrap
 from ..errors import InputError
 from ..evaluation.flops import complexity, default_shape
 from ..models.heads import DropoutLinearClsHead
@@ -70,8 +70,8 @@ def _make_plain(backbone: AdaptiveDepth, skip) -> None:
     vars(backbone).update(shortened(backbone, {}).attributes)
     for parent in list(backbone.modules()):
         for name, child in reversed(list(parent.named_children())):
-            if isinstance(child, SkipAwareNorm):
-                setattr(parent, name, child.skip if child.switch.on else child.full)
+            if isinstance(child, PathNorm):
+                setattr(parent, name, child.present())
             elif isinstance(child, Skippable) and (not is_skipped(child) or isinstance(child, DropPath)):
                 child.__class__ = type(child).__mro__[2]
                 del child.switch

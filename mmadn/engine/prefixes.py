@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..depth import AdaptiveDepth, SkipAwareNorm, Skippable, adaptive_backbone
+from ..depth import AdaptiveDepth, PathNorm, Skippable, adaptive_backbone, switches
 
 
 @contextmanager
@@ -77,12 +77,12 @@ def predicting(model, data, mode='test'):
 def parts(backbone: AdaptiveDepth, module=None):
     """Yields the largest modules with one switch at most, and how many flags, from the first on, they see."""
     for child in (module or backbone).children():
-        switches = {m.switch for m in child.modules() if hasattr(m, 'switch')}
+        acting = switches(child)
         # A ModuleList or ModuleDict is never called itself.
-        if len(switches) > 1 or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+        if len(acting) > 1 or isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             yield from parts(backbone, child)
         else:
-            yield child, max((backbone._switches.index(switch) + 1 for switch in switches), default=0)
+            yield child, max((backbone._switches.index(switch) + 1 for switch in acting), default=0)
 
 
 def _fresh(data):
@@ -96,9 +96,9 @@ def _fresh(data):
 
 def _indifferent(part):
     """Yields the largest modules of a part that no switch changes and that may run on the part's input."""
-    if part._compiled_call_impl is None and not isinstance(part, (Skippable, SkipAwareNorm)):
+    if part._compiled_call_impl is None and not isinstance(part, (Skippable, PathNorm)):
         for child in part.children():
-            if any(hasattr(m, 'switch') for m in child.modules()):
+            if switches(child):
                 yield from _indifferent(child)
             else:
                 yield child
