@@ -1,6 +1,6 @@
 import torch
 
-from mmadn.engine.prefixes import shared_prefixes
+from mmadn.engine.shared_prefixes import shared_prefixes
 
 from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest

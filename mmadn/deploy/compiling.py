@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
-from ..engine.prefixes import parts
+from ..engine.shared_prefixes import parts
 from ..errors import FailedError, InputError
 
 ALIKE = 0.05  # of the largest value of a feature map: the difference to it that is still taken for rounding

@@ -15,7 +15,7 @@ from ..evaluation.flops import complexity, default_shape
 from ..models.heads import DropoutLinearClsHead
 from ..utils.report import replacing
 from .stock import own_arguments, shortened, stock_class, stock_config
-from .torchvision import torchvision_difference, torchvision_source, torchvision_weights
+from .to_torchvision import torchvision_difference, torchvision_source, torchvision_weights
 
 COLUMNS = {
     'network': ('network', ''),

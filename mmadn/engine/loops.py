@@ -9,7 +9,7 @@ from mmengine.runner.amp import autocast
 
 from ..depth import adaptive_backbone
 from ..registry import LOOPS
-from .prefixes import predicting
+from .shared_prefixes import predicting
 
 
 class SubnetEvaluator:

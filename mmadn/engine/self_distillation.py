@@ -14,7 +14,7 @@ from ..registry import HOOKS
 from .foreground import count_foreground, foremost
 from .losses import feature_divergence, kl_divergence
 from .teacher import Teacher
-from .train_step import TrainStepHook, record
+from .train_step_hook import TrainStepHook, record
 from .two_passes import forgetting, local_gradients, own_samples, reaching_all, touch
 
 

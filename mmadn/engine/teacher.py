@@ -12,7 +12,7 @@ from ..depth import unwrap
 from ..errors import InputError
 from ..registry import HOOKS
 from .losses import kl_divergence
-from .train_step import TrainStepHook, record
+from .train_step_hook import TrainStepHook, record
 
 
 class Teacher:

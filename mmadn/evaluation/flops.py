@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
 from ..utils.report import cells
-from .table import COLUMNS
+from .columns import COLUMNS
 
 # GFLOPs by the paper at a size of images, height before width; its counter adds all norms and activations.
 PAPER = {

@@ -22,11 +22,12 @@ from ..utils.report import (
     replacing,
     write_json,
 )
+from .columns import COLUMNS
 from .energy import Energy, energy_meter
 from .flops import complexity
 from .memory import peak_memory
 from .prediction import check_dtype, precision, predict, prepare, rehearse
-from .table import COLUMNS, as_text, axis_label, metrics_of
+from .table import as_text, axis_label, metrics_of
 from .timing import interleaved, read_clock
 
 MIB = 2**20

@@ -1,44 +1,14 @@
-"""Tables of sub-networks, as profiled or tested: their columns, and how they are read, checked and joined."""
+"""Tables of sub-networks, as profiled or tested: how they are read, checked, joined and shown."""
 
 import json
 import math
-from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from ..depth import adaptive_backbone
 from ..errors import InputError
 from ..utils.report import cells, pareto_front
-
-
-class Column(NamedTuple):
-    """A cost: its heading and format in a printed table, and how `profile_subnets` measures it, if it does.
-
-    `measure` gets a `profile.Depth`, and gives a number, or None where it cannot be measured.
-    """
-
-    heading: str
-    spec: str
-    measure: Callable | None = None
-
-
-# What a row of a table holds beside `skip` and its metrics, in the order of the printed tables: a new column
-# of a profile takes one line here and no more. Every other number of a row is a metric.
-COLUMNS = {
-    'latency_p50_ms': Column('p50 ms', '#.4g', lambda depth: float(np.percentile(depth.times_ms, 50))),
-    'latency_p95_ms': Column('p95 ms', '#.4g', lambda depth: float(np.percentile(depth.times_ms, 95))),
-    'gflops': Column('GFLOPs', '#.3g', lambda depth: depth.complexity['gflops']),
-    'params': Column('params in use (M)', '.2f', lambda depth: depth.complexity['params']),
-    'stored': Column('in all (M)', '.2f'),
-    'latency_ms': Column('latency (ms)', '#.3g'),
-    'peak_memory_mib': Column('peak MiB', '.1f', lambda depth: depth.peak_memory_mib()),
-    'energy_j': Column('J', '#.3g', lambda depth: depth.energy_j()),
-}
-# Of the twelve figures that COCO's evaluator gives a task, those that tables show; files have all.
-LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+from .columns import COLUMNS, LABELS
 
 
 def metrics_of(rows: list[dict]) -> list[str]:

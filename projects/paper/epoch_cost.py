@@ -13,7 +13,7 @@ from mmadn.errors import InputError
 from mmadn.evaluation.timing import read_clock, summary
 from mmadn.utils.report import machine
 
-from .train_step import TrainStep
+from .timed_step import TrainStep
 
 NAMES = {
     'adaptive': 'adaptive, self-distilled',

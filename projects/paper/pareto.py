@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmadn.errors import InputError
-from mmadn.evaluation.table import COLUMNS, LABELS, metrics_of, read_report
+from mmadn.evaluation.columns import COLUMNS, LABELS
+from mmadn.evaluation.table import metrics_of, read_report
 from mmadn.utils.report import (
     BLUE,
     GREEN,

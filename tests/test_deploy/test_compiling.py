@@ -7,7 +7,7 @@ from backbones import equal, randomize
 from mmengine.registry import MODELS
 
 from mmadn.deploy.compiling import compile
-from mmadn.engine.prefixes import shared_prefixes
+from mmadn.engine.shared_prefixes import shared_prefixes
 from mmadn.models.backbones import ADNMobileNetV2
 
 counters = torch._dynamo.utils.counters

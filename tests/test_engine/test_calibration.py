@@ -13,7 +13,7 @@ from mmadn import CalibrationHook, calibrate
 from mmadn.deploy import extract, fuse
 from mmadn.depth import PathNorm
 from mmadn.engine.calibration import calibration_depths
-from mmadn.engine.prefixes import shared_prefixes
+from mmadn.engine.shared_prefixes import shared_prefixes
 
 CONVOLUTIONAL = ('resnet50', 'resnet50vd', 'mobilenet_v2')
 

@@ -13,10 +13,11 @@ from mmengine.config import Config
 
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import profile_subnets, select
+from mmadn.evaluation.columns import COLUMNS, Column
 from mmadn.evaluation.energy import energy_meter
 from mmadn.evaluation.prediction import prepare, rehearse
 from mmadn.evaluation.profile import follows_flops, profile_table, remarks, write_profile
-from mmadn.evaluation.table import COLUMNS, Column, check, join, read_table
+from mmadn.evaluation.table import check, join, read_table
 from mmadn.evaluation.timing import CLOCKS, interleaved
 from mmadn.utils.report import pareto_front
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from projects.paper.epoch_cost import epoch_cost
 from projects.paper.epoch_cost_report import remarks, tables, write_report
-from projects.paper.train_step import IMAGENET, TrainStep
+from projects.paper.timed_step import IMAGENET, TrainStep
 
 FIXED = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=32), dict(type='PackInputs')]
 FREE = [FIXED[0], FIXED[-1]]

@@ -11,7 +11,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS
 
 from mmadn.depth import Skippable
-from mmadn.engine.prefixes import predicting, shared_prefixes
+from mmadn.engine.shared_prefixes import predicting, shared_prefixes
 from mmadn.models.backbones import ADNResNet
 
 
