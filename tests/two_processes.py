@@ -21,7 +21,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from mmadn import SelfDistillationHook
+from mmadn import SelfDistillationHook, calibrate
 
 STEPS = 2
 
@@ -98,6 +98,13 @@ CASES = {
 }
 
 
+def calibrated(rank=0, processes=1):
+    """The statistics of a backbone calibrated with four batches, of which each process has a part."""
+    model = toy.build()
+    calibrate(model, [toy.batch(8, seed=seed) for seed in range(4)][rank::processes])
+    return torch.cat([buffer.float().flatten() for buffer in model.backbone.buffers()])
+
+
 def worker(rank, folder):
     """Trains all cases, as starting the processes takes longer."""
     torch.set_num_threads(1)
@@ -116,5 +123,6 @@ def worker(rank, folder):
         model.register_comm_hook(None, count)
         weights = case.train(model, network, lambda data: parts(data, 2)[rank], rank=rank)
         results[name] = weights, sum(reductions)
+    results['calibrated'] = calibrated(rank, 2)
     torch.save(results, f'{folder}/{rank}.pth')
     distributed.destroy_process_group()

@@ -18,5 +18,8 @@ auto_scale_lr = dict(base_batch_size=256)  # 4 GPUs x 64
 train_cfg = dict(by_epoch=True, max_epochs=150)
 val_cfg = dict(type='mmadn.SubnetValLoop')
 test_cfg = dict(type='mmadn.SubnetTestLoop')
-custom_hooks = [dict(type='mmadn.SelfDistillationHook', alpha=0.5)]
+custom_hooks = [
+    dict(type='mmadn.SelfDistillationHook', alpha=0.5),
+    dict(type='mmadn.CalibrationHook'),  # the depths in between need it
+]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='TTTT/accuracy/top1'))

@@ -2,7 +2,10 @@
 default_scope = 'mmpretrain'
 work_dir = 'work_dirs/demo'
 data_root = 'data/digits'
-custom_hooks = [dict(type='mmadn.SelfDistillationHook')]
+custom_hooks = [
+    dict(type='mmadn.SelfDistillationHook'),
+    dict(type='mmadn.CalibrationHook', num_images=256),
+]
 
 model = dict(
     type='ImageClassifier',

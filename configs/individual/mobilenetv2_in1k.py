@@ -2,7 +2,7 @@
 _base_ = '../adn/mobilenetv2_adn_in1k.py'
 
 model = dict(backbone=dict(type='MobileNetV2'))
-custom_hooks = _base_.custom_hooks[1:]  # without self-distillation
+custom_hooks = []
 val_cfg = dict(_delete_=True)
 test_cfg = dict(_delete_=True)
 default_hooks = dict(checkpoint=dict(save_best='accuracy/top1'))

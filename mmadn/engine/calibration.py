@@ -56,7 +56,11 @@ class CalibrationHook(Hook):
         validates = runner.val_loop is not None and done >= loop.val_begin and done % loop.val_interval == 0
         if validates or done == last:
             images = calibrate(runner.model, calibration_loader(loop.dataloader, self.num_images))
-            runner.logger.info(f'Norms calibrated for all depths with {images} images')
+            runner.logger.info(
+                f'Norms calibrated for all depths with {images} images'
+                if images
+                else 'No norm of this backbone depends on two stages: there is nothing to calibrate'
+            )
 
 
 def check_number(images: int) -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 import toy
 from backbones import CASES, equal, randomize
+from mmengine.dataset import pseudo_collate
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmadn import CalibrationHook, calibrate
 from mmadn.deploy import extract, fuse
 from mmadn.depth import PathNorm
-from mmadn.engine.calibration import calibration_depths
+from mmadn.engine.calibration import calibration_depths, calibration_loader
 from mmadn.engine.shared_prefixes import shared_prefixes
 
 CONVOLUTIONAL = ('resnet50', 'resnet50vd', 'mobilenet_v2')
@@ -224,3 +226,14 @@ def test_the_hook_calibrates_before_validation_and_checkpoint(tmp_path, by_epoch
 def test_the_hook_refuses_too_few_images():
     with pytest.raises(ValueError, match='8 images are too few to calibrate norms with: give 32 or more'):
         CalibrationHook(num_images=8)
+
+
+def test_the_loader_of_a_training_goes_on_undisturbed():
+    data = toy.Images()
+    loader = DataLoader(data, batch_size=4, collate_fn=pseudo_collate)
+    training = iter(loader)
+    first = next(training)['inputs'][0]
+    other = calibration_loader(loader, 9)
+    assert sum(len(batch['inputs']) for batch in other) == 8  # a single image left over is left out
+    assert torch.equal(data[0]['inputs'], first) and len(list(training)) == 3
+    assert [len(batch['inputs']) for batch in calibration_loader(loader, 1000)] == [4] * 4

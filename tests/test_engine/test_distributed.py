@@ -11,7 +11,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import multiprocessing
-from two_processes import CASES, STEPS, worker
+from two_processes import CASES, STEPS, calibrated, worker
 
 from mmadn.engine.distributed import launch_on_cpu
 
@@ -40,6 +40,12 @@ def test_two_processes_equal_one(name, processes, monkeypatch):
         assert (first - expected).abs().max() < 1e-6
     # Every parameter once a step: neither a second reduction nor one left out.
     assert reduced == STEPS * sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def test_norms_are_calibrated_with_the_images_of_all_processes(processes):
+    first, second = (results['calibrated'] for results in processes)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, calibrated(), rtol=1e-5, atol=1e-6)
 
 
 def test_launch_on_cpu_says_what_the_environment_lacks(monkeypatch):
