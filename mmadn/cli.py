@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -59,15 +60,15 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def merge_options(cfg, options: dict) -> None:
+def merge_options(cfg: Config, options: dict) -> None:
     """Merges `--cfg-options`; a new `data_root` reaches all paths of the config under the old one.
 
     A plain `cfg.merge_from_dict(options)` changes the name `data_root` and not the datasets, which
     have read it when the config was loaded.
 
     Args:
-        cfg (mmengine.Config): Changed in place.
-        options (dict): Values by dotted names, as mmengine's DictAction collects them.
+        cfg: Changed in place.
+        options: Values by dotted names, as mmengine's DictAction collects them.
     """
     old, new = cfg.get('data_root'), options.get('data_root')
     if old and new:
@@ -76,7 +77,7 @@ def merge_options(cfg, options: dict) -> None:
     cfg.merge_from_dict(options)
 
 
-def _moved(value, old, new):
+def _moved(value: Any, old: str, new: str) -> Any:
     if isinstance(value, dict):
         return type(value)({key: _moved(item, old, new) for key, item in value.items()})
     if isinstance(value, (list, tuple)):

@@ -7,6 +7,7 @@ stochastic depth inside the mandatory sub-path is off. Nothing of the network's 
 
 import copy
 import functools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .depth_names import DepthNames
+from .depth_names import DepthNames, Skip
 from .errors import InputError, NotAdaptiveError
 
 
@@ -77,7 +78,7 @@ class PathNorm(nn.Module):
             self._add_statistics('full')
             self._register_state_dict_hook(_leave_out_uncalibrated)
 
-    def _add_statistics(self, name):
+    def _add_statistics(self, name: str) -> None:
         norm = self._modules[name]
         self.register_buffer(f'{name}_mean', norm.running_mean.clone())
         self.register_buffer(f'{name}_var', norm.running_var.clone())
@@ -143,20 +144,22 @@ class SkipAwareNorm(PathNorm):
             self._add_statistics('skip')
 
 
-def _leave_out_uncalibrated(norm, state_dict, prefix, local_metadata):
+def _leave_out_uncalibrated(norm: PathNorm, state_dict: dict, prefix: str, local_metadata: dict) -> None:
     for name in () if norm.calibrated else norm._buffers:
         del state_dict[prefix + name]
 
 
-def split(stages, mandatory=None):
+def split(
+    stages: Iterable[Iterable[nn.Module]], mandatory: Sequence[int] | None = None
+) -> list[tuple[list, list]]:
     """Splits every stage: its first ceil(n/2) blocks are mandatory, the rest is skippable.
 
     Args:
-        stages (Iterable[Iterable[nn.Module]]): The residual blocks of each stage.
-        mandatory (Sequence[int], optional): How many blocks of each stage always run instead.
+        stages: The residual blocks of each stage.
+        mandatory: How many blocks of each stage always run instead.
 
     Returns:
-        list[tuple[list, list]]: The mandatory and the skippable blocks of each stage.
+        The mandatory and the skippable blocks of each stage.
 
     Raises:
         ValueError: `mandatory` has not one entry a stage, or one outside 1..n.
@@ -183,13 +186,13 @@ class AdaptiveDepth(DepthNames):
     of each stage (see `split`), and computes nothing.
 
     Args:
-        skip (str | Sequence[bool] | bool): The depth at the start, see `set_skip`.
-        mandatory (Sequence[int], optional): How many blocks of each stage always run. By default
+        skip: The depth at the start, see `set_skip`.
+        mandatory: How many blocks of each stage always run. By default
             the first half, rounded up.
-        skip_aware_norms (bool | str): Whether the norms of mandatory sub-paths have two copies; False for
+        skip_aware_norms: Whether the norms of mandatory sub-paths have two copies; False for
             the paper's ablation (Table 3). The published ResNets share those of the shortcuts between the
             depths; 'all' doubles them too.
-        fixed (bool): Trains at the depth `skip` only: freezes what the other depths alone use, which
+        fixed: Trains at the depth `skip` only: freezes what the other depths alone use, which
             gets no gradient there and would stop DistributedDataParallel.
         *args, **kwargs: What the stock backbone takes.
 
@@ -199,7 +202,15 @@ class AdaptiveDepth(DepthNames):
 
     shared = ()  # children of a mandatory module whose norms serve both sub-paths
 
-    def __init__(self, *args, skip='super', mandatory=None, skip_aware_norms=True, fixed=False, **kwargs):
+    def __init__(
+        self,
+        *args,
+        skip: Skip = 'super',
+        mandatory: Sequence[int] | None = None,
+        skip_aware_norms: bool | str = True,
+        fixed: bool = False,
+        **kwargs,
+    ):
         if skip_aware_norms not in (True, False, 'all'):
             raise InputError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
         super().__init__(*args, **kwargs)
@@ -233,11 +244,11 @@ class AdaptiveDepth(DepthNames):
         return ''.join('FT'[switch.on] for switch in self._switches)
 
     @skip.setter
-    def skip(self, skip):
+    def skip(self, skip: Skip) -> None:
         for switch, letter in zip(self._switches, self.parse_skip(skip), strict=True):
             switch.on = letter == 'T'
 
-    def set_skip(self, skip) -> None:
+    def set_skip(self, skip: Skip) -> None:
         """Sets the depth: a string of T and F, bools, "super" (all F), "base" (all T) or one bool.
 
         Raises:
@@ -246,7 +257,7 @@ class AdaptiveDepth(DepthNames):
         self.skip = skip
 
     @contextmanager
-    def skipping(self, skip):
+    def skipping(self, skip: Skip) -> Iterator['AdaptiveDepth']:
         """Runs a `with` block at another depth and restores the former one, also after an error."""
         before = self.skip
         self.skip = skip
@@ -255,7 +266,7 @@ class AdaptiveDepth(DepthNames):
         finally:
             self.skip = before
 
-    def idle_parameters(self):
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters that the network does not use at its current depth."""
         for module in self.modules():
             if isinstance(module, SkipAwareNorm):
@@ -284,27 +295,29 @@ class AdaptiveDepth(DepthNames):
         initialize(self, pretrained)
 
 
-def _loads_weights(type_) -> bool:
+def _loads_weights(type_: str | type) -> bool:
     """Whether an initialiser, given by its name or its class, is mmengine's for pretrained weights."""
     return PretrainedInit in (type_, WEIGHT_INITIALIZERS.get(type_) if isinstance(type_, str) else None)
 
 
-def switches(module) -> set[Switch]:
+def switches(module: nn.Module) -> set[Switch]:
     """The switches that decide what runs in a module."""
     return {m.switch for m in module.modules() if hasattr(m, 'switch') and not isinstance(m.switch, NeverOn)}
 
 
-def is_skipped(module) -> bool:
+def is_skipped(module: nn.Module) -> bool:
     """Whether a module is the identity at the present depth."""
     return isinstance(module, Skippable) and module.switch.on
 
 
-def _make_skippable(module, switch):
+def _make_skippable(module: nn.Module, switch: Switch) -> None:
     module.__class__ = _skippable_class(type(module))
     module.switch = switch
 
 
-def _make_skip_aware(module, switch, before, shared, norms):
+def _make_skip_aware(
+    module: nn.Module, switch: Switch, before: Switch | None, shared: Sequence[str], norms: bool
+) -> None:
     for name, child in list(module.named_children()):
         if is_norm(child) and norms:
             setattr(module, name, SkipAwareNorm(child, switch, before if _has_statistics(child) else None))
@@ -316,7 +329,7 @@ def _make_skip_aware(module, switch, before, shared, norms):
             _make_statistics_follow(child, before)
 
 
-def _make_statistics_follow(module, before):
+def _make_statistics_follow(module: nn.Module, before: Switch) -> None:
     """Norms that both sub-paths share keep one scale and shift; their statistics follow the stage before."""
     for name, child in list(module.named_children()):
         if _has_statistics(child):
@@ -325,18 +338,18 @@ def _make_statistics_follow(module, before):
             _make_statistics_follow(child, before)
 
 
-def _has_statistics(module):
+def _has_statistics(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.track_running_stats
 
 
-def unwrap(model):
+def unwrap(model: nn.Module) -> nn.Module:
     """The model inside wrappers, such as MMDistributedDataParallel or test-time augmentation, or itself."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
-def adaptive_backbone(model) -> AdaptiveDepth:
+def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
     """The adaptive-depth backbone of a classifier or detector, wrapped for training or not.
 
     Raises:

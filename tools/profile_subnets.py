@@ -11,7 +11,7 @@ from mmadn.evaluation import profile, table
 from mmadn.evaluation.flops import default_shape
 from mmadn.utils.report import print_table, writable
 
-say = partial(print, flush=True)  # a line now and then, also into a pipe
+progress = partial(print, flush=True)  # a line now and then, also into a pipe
 
 
 def main():
@@ -51,7 +51,7 @@ def main():
             args.rounds,
             args.max_seconds,
             clock=args.clock,
-            say=say,
+            progress=progress,
         )
         if known:
             report['tested_gflops_ratio'] = table.gflops_ratio(known, report)

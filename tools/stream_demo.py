@@ -69,7 +69,7 @@ def main():
                 max_seconds=args.profile_seconds,
                 memory=False,
                 clock=args.clock,
-                say=progress,
+                progress=progress,
             )['subnets']
         deadline = args.deadline_ms or loads.default_deadline(rows, args.high)
         depths = controller.DepthController(rows, deadline, args.mode)

@@ -2,16 +2,19 @@
 
 import argparse
 import copy
+from pathlib import Path
 from textwrap import shorten
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import InputError
 
 
-def build_model(cfg) -> nn.Module:
+def build_model(cfg: Config) -> nn.Module:
     """The classifier or detector of a config, with untrained weights, in eval mode."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         settings = copy.deepcopy(cfg.model)
@@ -20,11 +23,11 @@ def build_model(cfg) -> nn.Module:
         return MODELS.build(settings).eval()
 
 
-def read_checkpoint(path, key: str | None = None, trusted: bool = True) -> tuple[dict, dict]:
+def read_checkpoint(path: str | Path, key: str | None = None, trusted: bool = True) -> tuple[dict, dict]:
     """The state dict in a file, bare or in a checkpoint of a training, and what `meta` says beside it.
 
     Args:
-        path (str | Path): The file.
+        path: The file.
         key: Which entry holds the state dict. By default `state_dict`, which one of mmengine has, or
             `model_ema` (the averaged weights that the accuracy of a published one was measured with), or
             `model`.
@@ -59,7 +62,7 @@ def read_checkpoint(path, key: str | None = None, trusted: bool = True) -> tuple
     return state, checkpoint.get('meta') or {}
 
 
-def fill(model: nn.Module, state: dict, path) -> None:
+def fill(model: nn.Module, state: dict, path: str | Path) -> None:
     """Loads a state dict strictly; raises ValueError where it is another model's."""
     try:
         model.load_state_dict(state)
@@ -67,11 +70,13 @@ def fill(model: nn.Module, state: dict, path) -> None:
         raise another_model(path, error) from error
 
 
-def another_model(path, error) -> InputError:
+def another_model(path: str | Path, error: Exception) -> InputError:
     return InputError(f'{path} is not a checkpoint of the model in this config: {shorten(str(error), 300)}')
 
 
-def load_model(cfg, checkpoint=None, device='cpu') -> nn.Module:
+def load_model(
+    cfg: Config, checkpoint: str | Path | None = None, device: str | torch.device = 'cpu'
+) -> nn.Module:
     """The model of a config, in eval mode, with untrained weights if there is no checkpoint.
 
     Its `dataset_meta` is that of the checkpoint.
@@ -91,7 +96,7 @@ def load_model(cfg, checkpoint=None, device='cpu') -> nn.Module:
     return model.to(device)
 
 
-def load_weights(runner, checkpoint) -> None:
+def load_weights(runner: Runner, checkpoint: str | Path) -> None:
     """Loads a checkpoint into the model of a runner; mmengine itself only warns if it is another's.
 
     Raises:

@@ -1,19 +1,22 @@
 """What is wrong with the data of a config, said before any work begins."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import BaseLoop
 from mmengine.utils import is_abs
 
 from ..errors import InputError
 
 
-def check_data(cfg: Config, splits) -> None:
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
     """Looks for the folders and annotation files of a config before any work begins.
 
     Args:
-        splits (Sequence[str]): Of 'train', 'val' and 'test'.
+        splits: Of 'train', 'val' and 'test'.
 
     Raises:
         FileNotFoundError: Some are missing; the message names them all.
@@ -27,7 +30,7 @@ def check_data(cfg: Config, splits) -> None:
         )
 
 
-def _data_paths(node):
+def _data_paths(node: Any) -> list[str]:
     """All annotation files and their folders in the settings of a data loader, of wrapped datasets too."""
     if isinstance(node, (list, tuple)):
         return [path for item in node for path in _data_paths(item)]
@@ -41,7 +44,7 @@ def _data_paths(node):
     return found + [path for item in node.values() for path in _data_paths(item)]
 
 
-def check_classes(loop) -> None:
+def check_classes(loop: BaseLoop) -> None:
     """Stops where a COCO-format data set of a loop does not know the classes it is read with.
 
     mmdet takes the categories that it finds and counts their labels on from 0.

@@ -71,7 +71,7 @@ def profile_subnets(
     max_seconds: float = 300,
     memory: bool = True,
     clock: str = 'wall',
-    say: Callable[[str], object] = print,
+    progress: Callable[[str], object] = print,
 ) -> dict:
     """Measures the sub-networks of a model on the device that it is on.
 
@@ -90,7 +90,7 @@ def profile_subnets(
         memory (bool): Whether to measure memory and energy too.
         clock (str): 'wall', or 'cpu' for the processor time of the process: with one thread the steadier
             one where other processes use the cores.
-        say (Callable): Takes a line on the progress now and then.
+        progress (Callable): Takes a line on the progress now and then.
 
     Returns:
         dict: `settings`; `ended`, `rounds` and `widest`, see `interleaved`; `energy`, what measured it or
@@ -117,16 +117,16 @@ def profile_subnets(
     meter_name = meter.name if meter else 'not available'
     counted, rows = {}, []
     with backbone.skipping(backbone.skip):  # which puts the depth back in the end
-        say(f'counting the GFLOPs of {len(names)} depths')
+        progress(f'counting the GFLOPs of {len(names)} depths')
         for skip in names:
             backbone.set_skip(skip)
             counted[skip] = complexity(model, data['inputs'][:1])
         with precision(device, dtype):
             rehearse(model, data, dtype)
             steps = {skip: (partial(backbone.set_skip, skip), run) for skip in names}
-            times, ended = interleaved(steps, device, **limits, clock=clock, say=say)
+            times, ended = interleaved(steps, device, **limits, clock=clock, progress=progress)
             if memory:
-                say(f'memory and energy ({meter_name}) of {len(names)} depths')
+                progress(f'memory and energy ({meter_name}) of {len(names)} depths')
             for skip in names:
                 backbone.set_skip(skip)
                 depth = Depth(run, device, counted[skip], times[skip], weights, memory, meter)

@@ -46,7 +46,7 @@ def interleaved(
     min_rounds: int = 50,
     max_seconds: float = 300,
     clock: str = 'wall',
-    say: Callable[[str], object] = print,
+    progress: Callable[[str], object] = print,
 ) -> tuple[dict[str, list[float]], dict]:
     """Times several things in turn, until the median of each is known.
 
@@ -58,7 +58,7 @@ def interleaved(
         steps: For each name what prepares it, which is not timed, and what is timed.
         spread: As a part of the median, on either side of it.
         clock: One of CLOCKS.
-        say: Takes a line on the progress every ten seconds.
+        progress: Takes a line on the progress every ten seconds.
 
     Returns:
         The milliseconds of all rounds by name; and how they ended: `ended`, which is 'spread' or 'time',
@@ -93,7 +93,7 @@ def interleaved(
             ended = 'time'
         elif now - told > 10:
             told = now
-            say(
+            progress(
                 f'round {rounds} of at least {min_rounds}, medians within ±{widest:.1%} (±{spread:.1%} ends '
                 f'it), {now - start:.0f} s of at most {max_seconds:g} s'
             )

@@ -5,11 +5,14 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
@@ -23,7 +26,7 @@ SKY, PINK, GREY = '#56B4E9', '#CC79A7', '#999999'
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, renamed to it after the block and removed on failure.
 
     The suffix is kept, because writers choose their format by it. Parents are created.
@@ -38,7 +41,7 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
-def writable(folder) -> Path:
+def writable(folder: str | Path) -> Path:
     """The folder, made if need be, before long work whose results go there; raises OSError if none can."""
     folder = Path(folder)
     try:
@@ -50,7 +53,7 @@ def writable(folder) -> Path:
     return folder
 
 
-def write_json(path, data) -> None:
+def write_json(path: str | Path, data: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + '\n')
 
@@ -119,7 +122,7 @@ def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **
         figure.savefig(temporary, dpi=150, format='png')
 
 
-def draw_front(axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
+def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
     """Draws rows as dots, the Pareto front as a line through its dots, and names the front and both ends.
 
     Args:
@@ -139,7 +142,7 @@ def draw_front(axes, rows: list[dict], cost: str, quality: str, scale: float = 1
     axes.margins(0.08, 0.15)
 
 
-def flops_unit(gflops) -> tuple[float, str]:
+def flops_unit(gflops: Iterable[float]) -> tuple[float, str]:
     """By what GFLOPs are multiplied to be read easily, and the unit that they then have."""
     return (1.0, 'GFLOPs') if max(gflops) >= 0.1 else (1e3, 'MFLOPs')
 
@@ -164,6 +167,6 @@ def machine() -> dict:
     }
 
 
-def _numeric(rows, name) -> bool:
+def _numeric(rows: list[dict], name: str) -> bool:
     texts = [str(row[name]).strip(' %x-–') for row in rows]
     return any(texts) and all(t.replace('.', '', 1).isdigit() for t in texts if t)

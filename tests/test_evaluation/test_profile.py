@@ -146,7 +146,7 @@ def test_rounds_are_interleaved_and_end_by_the_spread(clock):
 
         return lambda: clock.tick(99), step  # what prepares a depth is not timed
 
-    times, ended = interleaved({'F': run('F', 4), 'T': run('T', 2)}, 'cpu', clock='fake', say=silent)
+    times, ended = interleaved({'F': run('F', 4), 'T': run('T', 2)}, 'cpu', clock='fake', progress=silent)
     assert ended == dict(ended='spread', rounds=50, widest=pytest.approx(0, abs=1e-9))
     assert sorted(times['F'])[25] == pytest.approx(4) and max(times['T']) == pytest.approx(2.4)
     rounds = [ran[i : i + 2] for i in range(0, len(ran), 2)]
@@ -162,7 +162,7 @@ def test_rounds_go_on_until_the_medians_are_known(clock):
         clock.tick(5 + i % 7 if i < 100 else 8)
 
     _, ended = interleaved(
-        {'F': (lambda: None, run)}, 'cpu', spread=0.01, min_rounds=20, clock='fake', say=silent
+        {'F': (lambda: None, run)}, 'cpu', spread=0.01, min_rounds=20, clock='fake', progress=silent
     )
     assert ended['ended'] == 'spread' and ended['rounds'] > 100 and ended['widest'] <= 0.01
 
@@ -171,7 +171,7 @@ def test_rounds_go_on_until_the_medians_are_known(clock):
 def test_profile(model, dtype, tmp_path):
     model.backbone.set_skip('FTFT')
     lines, skips = [], ['base', 'TTFF', 'super', 'TTFF']
-    report = profile_subnets(model, SHAPE, 2, dtype, skips, spread=1e9, min_rounds=6, say=lines.append)
+    report = profile_subnets(model, SHAPE, 2, dtype, skips, spread=1e9, min_rounds=6, progress=lines.append)
     assert model.backbone.skip == 'FTFT'
     assert report['ended'] == 'spread' and report['rounds'] == 6
     rows = {r['skip']: r for r in report['subnets']}
@@ -197,7 +197,7 @@ def test_profile(model, dtype, tmp_path):
 def test_a_column_of_a_profile_takes_one_line(model, tmp_path, monkeypatch):
     column = Column('images/s', '.1f', lambda depth: 1000 / min(depth.times_ms))
     monkeypatch.setitem(COLUMNS, 'images_per_second', column)
-    report = profile_subnets(model, SHAPE, skips=['base'], max_seconds=1e-9, memory=False, say=silent)
+    report = profile_subnets(model, SHAPE, skips=['base'], max_seconds=1e-9, memory=False, progress=silent)
     write_profile(report, tmp_path)
     (measured,) = read_table(tmp_path / 'profile.json')
     assert profile_table([measured])[0]['images/s'] == f'{measured["images_per_second"]:.1f}'
@@ -205,7 +205,7 @@ def test_a_column_of_a_profile_takes_one_line(model, tmp_path, monkeypatch):
 
 
 def test_profile_says_when_time_ended_it(model, tmp_path):
-    report = profile_subnets(model, SHAPE, skips=['base'], max_seconds=1e-9, say=silent)
+    report = profile_subnets(model, SHAPE, skips=['base'], max_seconds=1e-9, progress=silent)
     assert report['ended'] == 'time' and report['rounds'] == 1 and 'follows' not in report
     written = write_profile(report, tmp_path)
     assert json.loads((tmp_path / 'profile.json').read_text())['widest'] is None  # JSON has no infinity
@@ -226,14 +226,14 @@ def test_profile_says_when_time_ended_it(model, tmp_path):
 def test_profile_refuses(model, kwargs, message):
     before = model.backbone.skip
     with pytest.raises(ValueError, match=message):
-        profile_subnets(model, **{'shape': SHAPE, 'say': silent, **kwargs})
+        profile_subnets(model, **{'shape': SHAPE, 'progress': silent, **kwargs})
     assert model.backbone.skip == before
 
 
 @pytest.mark.parametrize('name', ['mobilenetv2', 'swin', 'vit', 'convnext'])
 def test_profile_of_every_family(name):
     model = load_model(Config.fromfile(ROOT / f'configs/demo/{name}_adn_digits.py'))
-    report = profile_subnets(model, SHAPE, skips=['super', 'base'], max_seconds=1e-9, say=silent)
+    report = profile_subnets(model, SHAPE, skips=['super', 'base'], max_seconds=1e-9, progress=silent)
     full, base = report['subnets']
     assert full['skip'] == 'F' * model.backbone.num_skippable_stages
     assert base['gflops'] < full['gflops'] and base['params'] < full['params']
@@ -268,7 +268,7 @@ def test_profile_of_a_detector():
     found = []
     model.register_forward_hook(lambda module, args, outputs: found.append(outputs))
     report = profile_subnets(
-        model, (3, 64, 96), skips=['super', 'base'], max_seconds=1e-9, memory=False, say=silent
+        model, (3, 64, 96), skips=['super', 'base'], max_seconds=1e-9, memory=False, progress=silent
     )
     full, base = report['subnets']
     assert base['gflops'] < full['gflops'] and base['latency_p50_ms'] > 0
