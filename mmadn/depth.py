@@ -21,6 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .depth_names import DepthNames, Skip
 from .errors import InputError, NotAdaptiveError
 
+# How the buffers of calibrated norms end, see PathNorm.
+PATH_STATISTICS = ('.full_mean', '.full_var', '.skip_mean', '.skip_var')
+
 
 class Switch:
     """Whether the skippable sub-path of one stage is skipped; shared by the stage's modules."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
+from ..depth import PATH_STATISTICS
 from ..errors import InputError
 from ..utils.report import replacing
 from .files import read_checkpoint
@@ -178,10 +179,14 @@ def convert(state_dict: dict, arch: str) -> dict:
 def convert_back(state_dict: dict, arch: str) -> dict:
     """The inverse of `convert`: from the weights used here to the published names and layout.
 
+    The published networks have one set of statistics for each copy of a norm. What `mmadn.calibrate` has
+    estimated beside these is left out.
+
     Raises:
         ValueError: As `convert` does.
     """
     layout, names = _arch(arch).layout, published_names(arch)
+    state_dict = {name: value for name, value in state_dict.items() if not name.endswith(PATH_STATISTICS)}
     _check(state_dict, dict(names.values()), arch)
     return {published: layout(name, state_dict[name], back=True) for published, (name, _) in names.items()}
 
