@@ -12,12 +12,14 @@ from mmengine.config import Config
 from torch import nn
 
 from ...checkpoint.files import load_model
-from ...depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ...depth import AdaptiveDepth, PathNorm, adaptive_backbone, unwrap
 from ...depth_names import Skip
+from ...engine.calibration import calibration_depths
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
 from ...evaluation.flops import default_shape
 from ...utils.report import cells, replacing
 from ...version import __version__
+from ..fusing import SkipAwareConv
 
 try:
     import onnx
@@ -156,12 +158,36 @@ def _fixed(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | N
 
 def _adaptive(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
     backbone = adaptive_backbone(model)
-    stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
-    traces = []
-    for skip in ('super', 'base'):
+    segments = _segments(backbone)
+    traces = {}
+    # The first two depths show all values of one flag, and all four those of a flag and the one before.
+    for skip in calibration_depths(backbone)[: 2 ** max(len(flags) for flags, _ in segments)]:
         with backbone.skipping(skip):
-            traces.append(trace(model, shape, dynamic, opset, stages))
-    return join(*traces)
+            traces[skip] = trace(model, shape, dynamic, opset, [modules for _, modules in segments])
+    return join(traces, [flags for flags, _ in segments])
+
+
+def _segments(backbone: AdaptiveDepth) -> list[tuple[tuple[int, ...], list[nn.Module]]]:
+    """The parts of the network that depend on flags: the numbers of these, and the modules of each part.
+
+    A stage is one part. Where it is calibrated, its first block is another, which also depends on the flag
+    before.
+    """
+    segments = []
+    for i, (mandatory, skippable) in enumerate(backbone.sub_paths(None)):
+        modules = [*mandatory, *skippable]
+        first = [module for module in modules if _follows_stage_before(module)]
+        rest = [module for module in modules if module not in first]
+        segments += [(flags, part) for flags, part in (((i, i - 1), first), ((i,), rest)) if part]
+    return segments
+
+
+def _follows_stage_before(module: nn.Module) -> bool:
+    return any(
+        (isinstance(m, PathNorm) and m.calibrated)
+        or (isinstance(m, SkipAwareConv) and m.before is not m.switch)
+        for m in module.modules()
+    )
 
 
 def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | None) -> None:
