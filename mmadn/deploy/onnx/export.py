@@ -158,35 +158,23 @@ def _fixed(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | N
 
 def _adaptive(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
     backbone = adaptive_backbone(model)
-    segments = _segments(backbone)
+    stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
+    follows = [any(map(_follows_stage_before, stage)) for stage in stages]
+    # The first two depths show each stage skipped and run, and all four show all pairs with the stage before.
+    depths = calibration_depths(backbone)[: 4 if any(follows) else 2]
     traces = {}
-    # The first two depths show all values of one flag, and all four those of a flag and the one before.
-    for skip in calibration_depths(backbone)[: 2 ** max(len(flags) for flags, _ in segments)]:
+    for skip in depths:
         with backbone.skipping(skip):
-            traces[skip] = trace(model, shape, dynamic, opset, [modules for _, modules in segments])
-    return join(traces, [flags for flags, _ in segments])
-
-
-def _segments(backbone: AdaptiveDepth) -> list[tuple[tuple[int, ...], list[nn.Module]]]:
-    """The parts of the network that depend on flags: the numbers of these, and the modules of each part.
-
-    A stage is one part. Where it is calibrated, its first block is another, which also depends on the flag
-    before.
-    """
-    segments = []
-    for i, (mandatory, skippable) in enumerate(backbone.sub_paths(None)):
-        modules = [*mandatory, *skippable]
-        first = [module for module in modules if _follows_stage_before(module)]
-        rest = [module for module in modules if module not in first]
-        segments += [(flags, part) for flags, part in (((i, i - 1), first), ((i,), rest)) if part]
-    return segments
+            traces[skip] = trace(model, shape, dynamic, opset, stages)
+    return join(traces, follows)
 
 
 def _follows_stage_before(module: nn.Module) -> bool:
+    """Whether the stage of a module depends on the flag of the stage before, by calibrated norms."""
     return any(
-        (isinstance(m, PathNorm) and m.calibrated)
-        or (isinstance(m, SkipAwareConv) and m.before is not m.switch)
-        for m in module.modules()
+        (isinstance(part, PathNorm) and part.calibrated)
+        or (isinstance(part, SkipAwareConv) and part.before is not part.switch)
+        for part in module.modules()
     )
 
 

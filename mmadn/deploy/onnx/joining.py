@@ -1,8 +1,9 @@
 """Joins exports of a network at several depths into one file whose depth is an input.
 
-All are cut into the same segments. A segment depends on the flag of its stage, or on that and the flag of the
-stage before, and becomes an `If` over what the exports compute there, so that nothing here knows what a
-network is made of. Weights that several exports hold are stored once.
+All are cut where a stage begins and ends, and each stage becomes one `If` over its two pieces, so that
+nothing here knows what a network is made of. Where a stage also depends on whether the one before is skipped,
+it has four pieces, and either branch of its `If` chooses between two. Weights that several exports hold are
+stored once.
 """
 
 import hashlib
@@ -21,49 +22,51 @@ class Trace:
     """A network, exported at one depth.
 
     Attributes:
-        model: Its inputs, outputs and `value_info` give the types of the tensors in `segments`.
-        segments: The names of the tensors where each segment begins and ends, in the order in which they
-            run. Of a segment that does nothing at this depth both are the same.
+        model: Its inputs, outputs and `value_info` give the types of the tensors in `stages`.
+        stages: The names of the tensors where each stage begins and ends.
     """
 
     model: ModelProto
-    segments: list[tuple[str, str]]
+    stages: list[tuple[str, str]]
 
 
-def join(traces: Mapping[str, Trace], flags: Sequence[Sequence[int]]) -> ModelProto:
-    """One network with an `If` for each segment.
+def join(traces: Mapping[str, Trace], follows: Sequence[bool]) -> ModelProto:
+    """One network with an `If` for each stage.
 
     Args:
-        traces: The exports by their depths, such as 'TTFF'. In the first no stage is skipped. Together they
-            show each segment all values of its flags.
-        flags: The numbers of the flags on which each segment depends.
+        traces: The exports by their depths, such as 'TTFF'; in the first no stage is skipped. Together they
+            show every stage skipped and run, and one that follows the stage before all four pairs.
+        follows: Of each stage, whether it depends on the flag of the stage before, too.
 
     Returns:
-        The first network with a second input `skip`, a bool for each stage.
+        The network of the first export with a second input `skip`, a bool for each stage.
     """
     full = next(iter(traces.values()))
     graph = full.model.graph
-    segment_of = {end: i for i, (_, end) in enumerate(full.segments)}
-    begins = {begin for begin, _ in full.segments}
+    stage_of = {end: i for i, (_, end) in enumerate(full.stages)}
+    begins = {begin for begin, _ in full.stages}
     outputs = {value.name for value in graph.output}
-    outer = Extractor(full.model).extract_model(list(segment_of), sorted(begins | outputs)).graph
-    branches = _branches(traces, flags, full.segments)
+    outer = Extractor(full.model).extract_model(list(stage_of), sorted(begins | outputs)).graph
+    branches, known = {}, {}
+    for depth, trace in traces.items():
+        names = _names_of_weights(trace.model.graph.initializer, known)
+        for theirs, ours in zip(trace.stages, full.stages, strict=True):
+            names.update(zip(theirs, ours, strict=True))  # what lies outside of an `If` is named as in `full`
+        letters = [depth[i] + depth[i - 1] * follows[i] for i in range(len(depth))]
+        branches = {**branches, **_branches(trace, letters, names, branches)}
     _place_weights(outer, branches.values())
 
-    nodes, kept, flags_read = [], {node.name for node in outer.node}, set()
+    nodes, kept = [], {node.name for node in outer.node}
     for node in graph.node:
         if node.name in kept:
             nodes.append(node)
-        for end in segment_of.keys() & set(node.output):
-            i = segment_of[end]
-            for flag in sorted(set(flags[i]) - flags_read):
-                nodes += _reading(flag)
-            flags_read.update(flags[i])
-            nodes.append(_choice(i, flags[i], end, branches))
-    skip = helper.make_tensor_value_info('skip', TensorProto.BOOL, [len(next(iter(traces)))])
+        for end in stage_of.keys() & set(node.output):
+            i = stage_of[end]
+            nodes += _choice(i, end, branches)
+    flags = helper.make_tensor_value_info('skip', TensorProto.BOOL, [len(full.stages)])
     return helper.make_model(
         helper.make_graph(
-            nodes, 'adaptive_depth', [*graph.input, skip], graph.output, initializer=outer.initializer
+            nodes, 'adaptive_depth', [*graph.input, flags], graph.output, initializer=outer.initializer
         ),
         opset_imports=full.model.opset_import,
         ir_version=full.model.ir_version,
@@ -72,77 +75,57 @@ def join(traces: Mapping[str, Trace], flags: Sequence[Sequence[int]]) -> ModelPr
     )
 
 
-def _branches(
-    traces: Mapping[str, Trace], flags: Sequence[Sequence[int]], borders: Sequence[tuple[str, str]]
-) -> dict[tuple[int, str], GraphProto]:
-    """What the exports compute in each segment, by its number and the letters of its flags.
-
-    All names in a branch are its own, but for those of weights and of tensors around it.
-
-    Args:
-        traces, flags: See `join`.
-        borders: What the tensors are called in the file where each segment begins and ends.
-    """
-    branches, known = {}, {}
-    for depth, trace in traces.items():
-        extractor = Extractor(trace.model)
-        # The names in the file of what surrounds a segment: the weights, and the tensors up to there.
-        names = _names_of_weights(trace.model.graph.initializer, known)
-        for i, ((begin, end), (begin_in_file, end_in_file)) in enumerate(
-            zip(trace.segments, borders, strict=True)
-        ):
-            names[begin] = begin_in_file
-            letters = ''.join(depth[flag] for flag in flags[i])
-            if (i, letters) not in branches:
-                branch = _segment(extractor, trace.segments, i)
-                branch.name = f'stage.{_label(flags[i])}{letters}'
-                prefix = f'{letters}{_label(flags[i])}.'
-                add_prefix_graph(
-                    branch, prefix, rename_initializers=False, inplace=True, name_map=dict(names)
-                )
-                branches[i, letters] = branch
-            names[end] = end_in_file
-    return branches
-
-
 def _names_of_weights(weights: Iterable[TensorProto], known: dict[tuple, str]) -> dict[str, str]:
-    """What the weights of an export are called in the file: where equal, as those of exports before it.
+    """How the weights of an export are called in the file: where equal, as those of the exports before it.
 
     Args:
-        known: The names of all weights by what they hold, to which those of this export are added.
+        known: The names of all weights so far by what they hold; those of this export are added.
     """
     names, taken = {}, set(known.values())
     for weight in weights:
         values = numpy_helper.to_array(weight)
         content = weight.data_type, values.shape, hashlib.sha256(values.tobytes()).digest()
         if content not in known:
-            name = weight.name
-            while name in taken:
-                name += '.T'
-            known[content] = name
+            known[content] = weight.name
+            while known[content] in taken:
+                known[content] += '.T'
         names[weight.name] = known[content]
     return names
 
 
-def _segment(extractor: Extractor, segments: Sequence[tuple[str, str]], i: int) -> GraphProto:
-    """What an export computes in a segment, with its weights, as a graph for an `If`."""
-    begin, end = segments[i]
-    kind = extractor.value_infos[end].type.tensor_type.elem_type
-    if begin == end:  # but an `If` cannot give what it has not computed
-        return helper.make_graph(
-            [helper.make_node('Identity', [begin], ['same'], 'same')], '', [], [_tensor('same', kind)]
-        )
-    borders = {name for segment in segments for name in segment}
-    graph = extractor.extract_model(sorted(borders - {end}), [end]).graph
-    # The graphs of an `If` have no inputs: they read the tensors around them by name.
-    del graph.input[:], graph.value_info[:]
-    graph.output[0].CopyFrom(_tensor(end, kind))
-    return graph
+def _branches(
+    trace: Trace, letters: Sequence[str], names: Mapping[str, str], known: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], GraphProto]:
+    """What an export computes in each stage, with its weights, under names that no other branch has.
+
+    Args:
+        letters: Of each stage, those of the flags on which it depends, its own first.
+        names: What is outside of the branches, by its name in the export.
+        known: The branches that earlier exports gave; they are left out.
+
+    Returns:
+        The branches by the number of the stage and its letters.
+    """
+    extractor = Extractor(trace.model)
+    borders = {name for pair in trace.stages for name in pair}
+    branches = {}
+    for i, (_, end) in enumerate(trace.stages):
+        if (i, letters[i]) in known:
+            continue
+        branch = extractor.extract_model(sorted(borders - {end}), [end]).graph
+        branch.name = f'stage.{i}{letters[i]}'
+        # The graphs of an `If` have no inputs: they read the tensors around them by name.
+        del branch.input[:], branch.value_info[:]
+        branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
+        prefix = f'{letters[i]}{i}.'
+        add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map=dict(names))
+        branches[i, letters[i]] = branch
+    return branches
 
 
-def _tensor(name: str, kind: int) -> ValueInfoProto:
-    # Without its shape, in which the exports name the free sizes in their own ways.
-    return helper.make_tensor_value_info(name, kind, None)
+def _without_shape(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    """The type of a tensor without its shape, in which the exports name the free sizes in their own ways."""
+    return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
 
 
 def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
@@ -162,41 +145,25 @@ def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
                     common.add(weight.name)
 
 
-def _label(flags: Sequence[int]) -> str:
-    """Of a segment: the number of its stage, and that of the stage before where it depends on both."""
-    return '.after.'.join(map(str, flags))
-
-
-def _reading(flag: int) -> list[NodeProto]:
-    """Nodes that take one flag out of the input."""
-    index = numpy_helper.from_array(np.array(flag), f'flag.{flag}.index')
+def _choice(i: int, end: str, branches: Mapping[tuple[int, str], GraphProto]) -> list[NodeProto]:
+    """Nodes that compute `end` by one of the branches of stage `i`, as the flags say."""
+    index = numpy_helper.from_array(np.array(i), f'flag.{i}.index')
     return [
         helper.make_node('Constant', [], [index.name], name=index.name, value=index),
-        helper.make_node('Gather', ['skip', index.name], [f'flag.{flag}'], name=f'flag.{flag}'),
+        helper.make_node('Gather', ['skip', index.name], [f'flag.{i}'], name=f'flag.{i}'),
+        _if(i, end, f'stage.{i}', *(_branch(i, end, letter, branches) for letter in 'TF')),
     ]
 
 
-def _choice(
-    i: int,
-    flags: Sequence[int],
-    output: str,
-    branches: Mapping[tuple[int, str], GraphProto],
-    letters: str = '',
-) -> NodeProto:
-    """An `If` that computes `output`, the end of segment `i`, as its flags say.
+def _branch(i: int, end: str, letter: str, branches: Mapping[tuple[int, str], GraphProto]) -> GraphProto:
+    """What a stage computes, skipped or run: a graph of an export, or a choice of two by the flag before."""
+    if (i, letter) in branches:
+        return branches[i, letter]
+    name, inner = f'stage.{i}{letter}', f'{letter}{i}.{end}'
+    skipped, run = (branches[i, letter + before] for before in 'TF')
+    node = _if(i - 1, inner, name, skipped, run)
+    return helper.make_graph([node], name, [], [_without_shape(run.output[0], inner)])
 
-    Args:
-        letters: Those of the first flags, where an `If` around this one has chosen already.
-    """
-    name = f'stage.{_label(flags)}{letters}'
-    bodies = {}
-    for letter in 'TF':
-        body = branches.get((i, letters + letter))
-        if body is None:
-            inner = f'{letters}{letter}{_label(flags)}.{output}'
-            node = _choice(i, flags, inner, branches, letters + letter)
-            kind = node.attribute[0].g.output[0].type.tensor_type.elem_type
-            body = helper.make_graph([node], f'{name}{letter}', [], [_tensor(inner, kind)])
-        bodies[letter] = body
-    flag = f'flag.{flags[len(letters)]}'
-    return helper.make_node('If', [flag], [output], name, then_branch=bodies['T'], else_branch=bodies['F'])
+
+def _if(flag: int, output: str, name: str, skipped: GraphProto, run: GraphProto) -> NodeProto:
+    return helper.make_node('If', [f'flag.{flag}'], [output], name, then_branch=skipped, else_branch=run)

@@ -1,4 +1,4 @@
-"""Exports a torch network at one depth, with the tensors where segments of it begin and end."""
+"""Exports a torch network at one depth, with the tensors where its stages begin and end."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ def trace(
     shape: Sequence[int],
     dynamic: bool,
     opset: int | None,
-    segments: Sequence[Sequence[nn.Module]] = (),
+    stages: Sequence[Sequence[nn.Module]] = (),
 ) -> Trace:
     """Exports a network at its present depth.
 
@@ -51,10 +51,10 @@ def trace(
         shape: Channels, height and width of an image.
         dynamic: Whether height and width are free, as the number of images is.
         opset: Of ONNX; None for torch's choice.
-        segments: The modules of each segment, if the export is to be cut there.
+        stages: The modules of each stage, if the export is to be cut there.
     """
     layout = _Layout()
-    network = _WithBorders(model, segments, layout)
+    network = _WithBorders(model, stages, layout)
     size = Dim.AUTO if dynamic else Dim.STATIC
     try:
         with warnings.catch_warnings(), _integer_windows():
@@ -96,7 +96,7 @@ class _Layout:
 
     Attributes:
         names: The names of the outputs, which are the first of the tensors.
-        borders: For each segment which of the tensors are its begin and its end; None stands for the images.
+        borders: For each stage which of the tensors are its begin and its end; None stands for the images.
     """
 
     names: list[str] = field(default_factory=list)
@@ -104,29 +104,29 @@ class _Layout:
 
 
 class _WithBorders(nn.Module):
-    """Gives the outputs of a network, and after them the tensors where segments begin and end, none twice.
+    """Gives the outputs of a network, and after them the tensors where its stages begin and end, none twice.
 
     Args:
         layout: Is filled by the forward pass. It is no attribute, because torch.export takes back what a
             forward pass does to attributes.
     """
 
-    def __init__(self, model: nn.Module, segments: Sequence[Sequence[nn.Module]], layout: _Layout):
+    def __init__(self, model: nn.Module, stages: Sequence[Sequence[nn.Module]], layout: _Layout):
         super().__init__()
         self.model = model
-        found = {}  # of each segment, the first input and the last output of its modules
+        found = {}  # of each stage, the first input and the last output of its modules
 
-        def watch(segment: int) -> Callable:
+        def watch(stage: int) -> Callable:
             def hook(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
-                begin = found.get(segment, args)[0]
-                found[segment] = begin, output[0] if isinstance(output, tuple) else output
+                begin = found.get(stage, args)[0]
+                found[stage] = begin, output[0] if isinstance(output, tuple) else output
 
             return hook
 
         def forward(images: Tensor) -> tuple[Tensor, ...]:
             found.clear()
             outputs = outputs_of(model, images)
-            pairs = [found[segment] for segment in range(len(segments))]
+            pairs = [found[stage] for stage in range(len(stages))]
             tensors = {id(t): t for t in (*outputs.values(), *sum(pairs, ())) if t is not images}
             place = {key: i for i, key in enumerate(tensors)}
             layout.names = list(outputs)
@@ -134,9 +134,7 @@ class _WithBorders(nn.Module):
             return tuple(tensors.values())
 
         self.forward = forward
-        self.hooks = [
-            module.register_forward_hook(watch(i)) for i, modules in enumerate(segments) for module in modules
-        ]
+        self.hooks = [m.register_forward_hook(watch(i)) for i, stage in enumerate(stages) for m in stage]
 
     def remove_hooks(self) -> None:
         for hook in self.hooks:
