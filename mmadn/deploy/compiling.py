@@ -21,7 +21,8 @@ def compile(model: nn.Module, images: Tensor, freezing: bool | None = None, **op
     """Compiles a model for inference so that every depth runs compiled, and runs each of them once.
 
     The backbone is divided into parts in which at most one switch acts: a stage, or a block where a stage is
-    no module. Each part becomes two graphs, one for either state of its switch, and all 2^n depths are put
+    no module. Each part becomes two graphs, one for either state of its switch, or four where its norms are
+    calibrated for the stage before (see `mmadn.calibrate`, which is to come first). All 2^n depths are put
     together from these. What comes before the first switch becomes one graph, and so does the neck. Nothing
     is compiled later for images like the given ones. Images of another shape cost a compilation, and so does
     inference_mode if it was off here. A copy of the model is not compiled.

@@ -7,6 +7,7 @@ from backbones import equal, randomize
 from mmengine.registry import MODELS
 
 from mmadn.deploy.compiling import compile
+from mmadn.depth import PathNorm
 from mmadn.engine.shared_prefixes import shared_prefixes
 from mmadn.models.backbones import ADNMobileNetV2
 
@@ -92,6 +93,31 @@ def test_every_depth_runs_compiled_after_one_warm_up(name, no_more_graphs, monke
     assert all(map(equal, at_all_depths(model, images), right))
     assert equal(model(images), right[0])  # whether or not gradients are on
     assert counters['stats']['unique_graphs'] == graphs
+
+
+def calibrated(model):
+    """Gives every norm other statistics for each pair of flags that it may depend on."""
+    for norm in model.modules():
+        if isinstance(norm, PathNorm) and norm.before is not None:
+            norm.calibrated = True
+    randomize(model.backbone)
+    return model
+
+
+@pytest.mark.parametrize('name, calibrated_parts', [('ResNet', 1), ('MobileNetV2', 4)])
+def test_every_depth_of_a_calibrated_network_runs_compiled(
+    name, calibrated_parts, no_more_graphs, monkeypatch
+):
+    few = [[1, 16, 1, 1], [2, 16, 2, 2], *5 * [[1, 16, 1, 1]]]
+    monkeypatch.setattr(ADNMobileNetV2, 'arch_settings', few)
+    model, images = build(name)
+    right = list(at_all_depths(calibrated(model), images))
+    compile(model, images, backend='eager')
+    graphs = counters['stats']['unique_graphs']
+    assert graphs == 2 * SHARES[name] + 2 * calibrated_parts + OTHERS[name]
+    no_more_graphs()
+    assert all(map(equal, at_all_depths(model, images), right))
+    assert counters['stats']['unique_graphs'] == graphs and not counters['graph_break']
 
 
 def test_a_detector_finds_what_it_found(no_more_graphs):

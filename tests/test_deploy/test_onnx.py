@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import toy
 from conftest import ROOT
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -16,11 +17,13 @@ from toy import model_cfg
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
-from mmadn import deploy  # noqa: E402
-from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
+from mmadn import calibrate, deploy  # noqa: E402
+from mmadn.deploy import AdaptiveSession, export_onnx, fuse  # noqa: E402
 from mmadn.deploy.onnx import export  # noqa: E402
 from mmadn.deploy.onnx.session import open_session  # noqa: E402
+from mmadn.depth import PathNorm  # noqa: E402
 from mmadn.errors import MissingPackageError  # noqa: E402
+from mmadn.models.backbones import ADNMobileNetV2  # noqa: E402
 
 HEAVY = ('Conv', 'Gemm', 'MatMul')
 RESNET = dict(
@@ -136,9 +139,14 @@ def heavy(graph):
 
 def test_no_weight_is_stored_twice(exported):
     graph = onnx.load(exported[2]).graph
-    graphs = [graph, *(a.g for node in graph.node if node.op_type == 'If' for a in node.attribute)]
-    weights = [onnx.numpy_helper.to_array(w) for g in graphs for w in g.initializer]
+    weights = [onnx.numpy_helper.to_array(w) for g in graphs_in(graph) for w in g.initializer]
     assert len(weights) == len({(w.shape, w.tobytes()) for w in weights})
+
+
+def graphs_in(graph):
+    """A graph and those of each `If` in it, however deep."""
+    inner = [a.g for node in graph.node if node.op_type == 'If' for a in node.attribute]
+    return [graph, *(g for branch in inner for g in graphs_in(branch))]
 
 
 @only_resnet
@@ -350,6 +358,114 @@ def test_exports_that_are_refused(exported, tmp_path):
     refused(OSError, 'file', path=tmp_path / 'file' / 'a.onnx')
     assert [p.name for p in tmp_path.iterdir()] == ['file']
     assert model.backbone.skip == before and not model.training
+
+
+MOBILENET_STAGES = [[1, 8, n, s] for n, s in zip((1, 2, 3, 2, 1, 2, 1), (1, 2, 1, 2, 1, 1, 1), strict=True)]
+CALIBRATED = {
+    'resnet': dict(
+        RESNET, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), mandatory=(1, 1, 2), out_indices=(2,)
+    ),
+    'mobilenet_v2': dict(type='mmadn.ADNMobileNetV2', widen_factor=0.25),
+}
+
+
+def calibrated_model(name):
+    """A tiny classifier whose norms have other values for all pairs of flags."""
+    with pytest.MonkeyPatch.context() as patch, DefaultScope.overwrite_default_scope('mmpretrain'):
+        patch.setattr(ADNMobileNetV2, 'arch_settings', MOBILENET_STAGES)
+        cfg = dict(config('resnet'), backbone=CALIBRATED[name])
+        cfg['head']['in_channels'] = 16 if name == 'resnet' else 1280
+        model = MODELS.build(cfg)
+    assert calibrate(model, [toy.batch()]) == 8
+    return vary(model)
+
+
+@pytest.fixture(scope='module', params=CALIBRATED)
+def calibrated(request, tmp_path_factory):
+    """A calibrated network and its adaptive file."""
+    torch.manual_seed(0)
+    model = calibrated_model(request.param)
+    path = tmp_path_factory.mktemp('onnx') / f'{request.param}.onnx'
+    export_onnx(model, path, (3, 32, 32), adaptive=True, dynamic=False)  # which is faster
+    return model, path
+
+
+def logits_at_all_depths(model, images):
+    logits = {}
+    for skip in model.backbone.subnets():
+        with model.backbone.skipping(skip), torch.no_grad():
+            logits[skip] = model(images).numpy()
+    return logits
+
+
+def difference(a, b):
+    """In standard deviations of the second."""
+    return np.abs(a - b).max() / b.std()
+
+
+def test_every_depth_of_a_calibrated_network_equals_torch(calibrated):
+    model, path = calibrated
+    session, images = AdaptiveSession(path), torch.randn(3, 3, 32, 32)
+    expected = logits_at_all_depths(model, images)
+    norms = [m for m in model.modules() if isinstance(m, PathNorm) and m.calibrated]
+    for norm in norms:
+        norm.calibrated = False
+    ignorant = logits_at_all_depths(model, images)
+    for norm in norms:
+        norm.calibrated = True
+    for skip, logits in expected.items():
+        assert difference(session.run(images, skip), logits) <= 1e-4
+        # Were the flag of the stage before ignored, this test would see it, unless all flags are equal.
+        assert difference(ignorant[skip], logits) > 1e-2 or len(set(skip)) == 1
+
+
+def test_stages_after_the_first_are_chosen_by_two_flags(calibrated):
+    model, path = calibrated
+    first, *others = [node for node in onnx.load(path).graph.node if node.op_type == 'If']
+    assert not any(map(is_choice, inner_graphs(first)))
+    assert len(others) == model.backbone.num_skippable_stages - 1
+    for i, node in enumerate(others, start=1):
+        assert node.input == [f'flag.{i}']
+        for body in inner_graphs(node):
+            (choice,) = body.node
+            after_skipped, after_run = inner_graphs(choice)
+            assert choice.input == [f'flag.{i - 1}'] and heavy(after_skipped) == heavy(after_run) > 0
+
+
+def inner_graphs(node):
+    return [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+
+
+def is_choice(graph):
+    return any(node.op_type == 'If' for node in graph.node)
+
+
+def test_calibrated_statistics_add_no_other_weights(calibrated):
+    model, path = calibrated
+    weights = [onnx.numpy_helper.to_array(w) for g in graphs_in(onnx.load(path).graph) for w in g.initializer]
+    assert len(weights) == len({(w.shape, w.tobytes()) for w in weights})
+    varied = [w for w in weights if np.ptp(w) > 0]  # an export adds biases of zeros
+    stored = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    assert sum(w.size for w in varied if w.dtype == np.float32) <= sum(tensor.numel() for tensor in stored)
+
+
+@pytest.mark.parametrize('name, skip', [('resnet', 'TFT'), ('mobilenet_v2', 'FTTFT')])
+def test_one_depth_of_a_calibrated_network(tmp_path, name, skip):
+    model, images = calibrated_model(name), torch.randn(2, 3, 32, 32)
+    export_onnx(model, tmp_path / 'a.onnx', (3, 32, 32), skip, dynamic=False)
+    with model.backbone.skipping(skip), torch.no_grad():
+        expected = model(images).numpy()
+    found = open_session(tmp_path / 'a.onnx').run(None, {'images': images.numpy()})[0]
+    assert difference(found, expected) <= 1e-4
+
+
+def test_a_fused_calibrated_network(tmp_path):
+    model, images = calibrated_model('resnet'), torch.randn(2, 3, 32, 32)
+    expected = logits_at_all_depths(model, images)
+    export_onnx(fuse(model), tmp_path / 'a.onnx', (3, 32, 32), adaptive=True, dynamic=False)
+    session = AdaptiveSession(tmp_path / 'a.onnx')
+    for skip, logits in expected.items():
+        assert difference(session.run(images, skip), logits) <= 1e-4
 
 
 class Detector(nn.Module):

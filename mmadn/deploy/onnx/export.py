@@ -12,12 +12,14 @@ from mmengine.config import Config
 from torch import nn
 
 from ...checkpoint.files import load_model
-from ...depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ...depth import AdaptiveDepth, PathNorm, adaptive_backbone, unwrap
 from ...depth_names import Skip
+from ...engine.calibration import calibration_depths
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
 from ...evaluation.flops import default_shape
 from ...utils.report import cells, replacing
 from ...version import __version__
+from ..fusing import SkipAwareConv
 
 try:
     import onnx
@@ -157,11 +159,23 @@ def _fixed(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | N
 def _adaptive(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
     backbone = adaptive_backbone(model)
     stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
-    traces = []
-    for skip in ('super', 'base'):
+    follows = [any(map(_follows_stage_before, stage)) for stage in stages]
+    # The first two depths show each stage skipped and run, and all four show all pairs with the stage before.
+    depths = calibration_depths(backbone)[: 4 if any(follows) else 2]
+    traces = {}
+    for skip in depths:
         with backbone.skipping(skip):
-            traces.append(trace(model, shape, dynamic, opset, stages))
-    return join(*traces)
+            traces[skip] = trace(model, shape, dynamic, opset, stages)
+    return join(traces, follows)
+
+
+def _follows_stage_before(module: nn.Module) -> bool:
+    """Whether the stage of a module depends on the flag of the stage before, by calibrated norms."""
+    return any(
+        (isinstance(part, PathNorm) and part.calibrated)
+        or (isinstance(part, SkipAwareConv) and part.before is not part.switch)
+        for part in module.modules()
+    )
 
 
 def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | None) -> None:

@@ -1,16 +1,18 @@
-"""Joins two exports of a network, all stages run and all skipped, into one file whose depth is an input.
+"""Joins exports of a network at several depths into one file whose depth is an input.
 
-Both are cut where a stage begins and ends, and each stage becomes one `If` over its two pieces, so that
-nothing here knows what a network is made of. Weights that both exports hold are stored once.
+All are cut where a stage begins and ends, and each stage becomes one `If` over its two pieces, so that
+nothing here knows what a network is made of. Where a stage also depends on whether the one before is skipped,
+it has four pieces, and either branch of its `If` chooses between two. Weights that several exports hold are
+stored once.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.compose import add_prefix_graph
 from onnx.utils import Extractor
 
@@ -28,26 +30,31 @@ class Trace:
     stages: list[tuple[str, str]]
 
 
-def join(full: Trace, short: Trace) -> ModelProto:
+def join(traces: Mapping[str, Trace], follows: Sequence[bool]) -> ModelProto:
     """One network with an `If` for each stage.
 
     Args:
-        full: Exported with all stages run.
-        short: Exported with all stages skipped.
+        traces: The exports by their depths, such as 'TTFF'; in the first no stage is skipped. Together they
+            show every stage skipped and run, and one that follows the stage before all four pairs.
+        follows: Of each stage, whether it depends on the flag of the stage before, too.
 
     Returns:
-        The network of `full` with a second input `skip`, a bool for each stage.
+        The network of the first export with a second input `skip`, a bool for each stage.
     """
+    full = next(iter(traces.values()))
     graph = full.model.graph
-    names = _common_names(graph.initializer, short.model.graph.initializer)
-    for ours, theirs in zip(full.stages, short.stages, strict=True):
-        names.update(zip(theirs, ours, strict=True))  # what lies outside of the `If` is named as in `full`
     stage_of = {end: i for i, (_, end) in enumerate(full.stages)}
     begins = {begin for begin, _ in full.stages}
     outputs = {value.name for value in graph.output}
     outer = Extractor(full.model).extract_model(list(stage_of), sorted(begins | outputs)).graph
-    run, skipped = _branches(full, 'F', {}), _branches(short, 'T', names)
-    _place_weights(outer, [*run, *skipped])
+    branches, known = {}, {}
+    for depth, trace in traces.items():
+        names = _names_of_weights(trace.model.graph.initializer, known)
+        for theirs, ours in zip(trace.stages, full.stages, strict=True):
+            names.update(zip(theirs, ours, strict=True))  # what lies outside of an `If` is named as in `full`
+        letters = [depth[i] + depth[i - 1] * follows[i] for i in range(len(depth))]
+        branches = {**branches, **_branches(trace, letters, names, branches)}
+    _place_weights(outer, branches.values())
 
     nodes, kept = [], {node.name for node in outer.node}
     for node in graph.node:
@@ -55,7 +62,7 @@ def join(full: Trace, short: Trace) -> ModelProto:
             nodes.append(node)
         for end in stage_of.keys() & set(node.output):
             i = stage_of[end]
-            nodes += _choice(i, end, run[i], skipped[i])
+            nodes += _choice(i, end, branches)
     flags = helper.make_tensor_value_info('skip', TensorProto.BOOL, [len(full.stages)])
     return helper.make_model(
         helper.make_graph(
@@ -68,46 +75,60 @@ def join(full: Trace, short: Trace) -> ModelProto:
     )
 
 
-def _common_names(full: Iterable[TensorProto], short: Iterable[TensorProto]) -> dict[str, str]:
-    """How the weights of the second export are called beside those of the first: by theirs where equal."""
-    known = {_content(weight): weight.name for weight in full}
-    taken = set(known.values())
-    return {
-        weight.name: known.get(_content(weight), weight.name + '.T' * (weight.name in taken))
-        for weight in short
-    }
+def _names_of_weights(weights: Iterable[TensorProto], known: dict[tuple, str]) -> dict[str, str]:
+    """How the weights of an export are called in the file: where equal, as those of the exports before it.
+
+    Args:
+        known: The names of all weights so far by what they hold; those of this export are added.
+    """
+    names, taken = {}, set(known.values())
+    for weight in weights:
+        values = numpy_helper.to_array(weight)
+        content = weight.data_type, values.shape, hashlib.sha256(values.tobytes()).digest()
+        if content not in known:
+            known[content] = weight.name
+            while known[content] in taken:
+                known[content] += '.T'
+        names[weight.name] = known[content]
+    return names
 
 
-def _content(weight: TensorProto) -> tuple:
-    values = numpy_helper.to_array(weight)
-    return weight.data_type, values.shape, hashlib.sha256(values.tobytes()).digest()
-
-
-def _branches(trace: Trace, letter: str, names: dict[str, str]) -> list[GraphProto]:
+def _branches(
+    trace: Trace, letters: Sequence[str], names: Mapping[str, str], known: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], GraphProto]:
     """What an export computes in each stage, with its weights, under names that no other branch has.
 
     Args:
-        letter: 'T' of the export that skips the stages, 'F' of the other.
+        letters: Of each stage, those of the flags on which it depends, its own first.
         names: What is outside of the branches, by its name in the export.
+        known: The branches that earlier exports gave; they are left out.
+
+    Returns:
+        The branches by the number of the stage and its letters.
     """
     extractor = Extractor(trace.model)
     borders = {name for pair in trace.stages for name in pair}
-    branches = []
+    branches = {}
     for i, (_, end) in enumerate(trace.stages):
+        if (i, letters[i]) in known:
+            continue
         branch = extractor.extract_model(sorted(borders - {end}), [end]).graph
-        branch.name = f'stage.{i}{letter}'
+        branch.name = f'stage.{i}{letters[i]}'
         # The graphs of an `If` have no inputs: they read the tensors around them by name.
         del branch.input[:], branch.value_info[:]
-        kind = branch.output[0].type.tensor_type.elem_type
-        # Without its shape, in which both exports name the free sizes in their own way.
-        branch.output[0].CopyFrom(helper.make_tensor_value_info(end, kind, None))
-        prefix = f'{letter}{i}.'
+        branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
+        prefix = f'{letters[i]}{i}.'
         add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map=dict(names))
-        branches.append(branch)
+        branches[i, letters[i]] = branch
     return branches
 
 
-def _place_weights(outer: GraphProto, branches: list[GraphProto]) -> None:
+def _without_shape(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    """The type of a tensor without its shape, in which the exports name the free sizes in their own ways."""
+    return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
+
+
+def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
     """Moves the weights that several graphs read into the outer one, each once.
 
     The others stay in their branch, because onnxruntime optimises the layout of only those weights that a
@@ -124,11 +145,25 @@ def _place_weights(outer: GraphProto, branches: list[GraphProto]) -> None:
                     common.add(weight.name)
 
 
-def _choice(i: int, end: str, run: GraphProto, skipped: GraphProto) -> list[NodeProto]:
-    """Nodes that compute `end` by one of two graphs, as flag `i` says."""
+def _choice(i: int, end: str, branches: Mapping[tuple[int, str], GraphProto]) -> list[NodeProto]:
+    """Nodes that compute `end` by one of the branches of stage `i`, as the flags say."""
     index = numpy_helper.from_array(np.array(i), f'flag.{i}.index')
     return [
         helper.make_node('Constant', [], [index.name], name=index.name, value=index),
         helper.make_node('Gather', ['skip', index.name], [f'flag.{i}'], name=f'flag.{i}'),
-        helper.make_node('If', [f'flag.{i}'], [end], f'stage.{i}', then_branch=skipped, else_branch=run),
+        _if(i, end, f'stage.{i}', *(_branch(i, end, letter, branches) for letter in 'TF')),
     ]
+
+
+def _branch(i: int, end: str, letter: str, branches: Mapping[tuple[int, str], GraphProto]) -> GraphProto:
+    """What a stage computes, skipped or run: a graph of an export, or a choice of two by the flag before."""
+    if (i, letter) in branches:
+        return branches[i, letter]
+    name, inner = f'stage.{i}{letter}', f'{letter}{i}.{end}'
+    skipped, run = (branches[i, letter + before] for before in 'TF')
+    node = _if(i - 1, inner, name, skipped, run)
+    return helper.make_graph([node], name, [], [_without_shape(run.output[0], inner)])
+
+
+def _if(flag: int, output: str, name: str, skipped: GraphProto, run: GraphProto) -> NodeProto:
+    return helper.make_node('If', [f'flag.{flag}'], [output], name, then_branch=skipped, else_branch=run)
