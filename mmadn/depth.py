@@ -93,26 +93,23 @@ class PathNorm(nn.Module):
             if norm.training:
                 self.calibrated = False
             elif self.before.on != self.switch.on:
-                mean, var = self.statistics(self.switch.on)
+                mean, var = self.statistics(self.switch.on, self.before.on)
                 return F.batch_norm(*args, mean, var, norm.weight, norm.bias, eps=norm.eps)
         return norm(*args, **kwargs)
 
-    def statistics(self, skipped: bool) -> tuple[Tensor, Tensor]:
-        """Mean and variance, (C,), of `skip` or `full` where the stage before is of the other kind."""
+    def statistics(self, skipped: bool, before: bool) -> tuple[Tensor, Tensor]:
+        """Mean and variance, of shape (C,), for a pair of switches: its own, and that of the stage before."""
         name = 'skip' if skipped else 'full'
+        if before == skipped:
+            return self._modules[name].running_mean, self._modules[name].running_var
         return self._buffers[f'{name}_mean'], self._buffers[f'{name}_var']
-
-    def own_statistics(self, skipped: bool) -> tuple[Tensor, Tensor]:
-        """The same where both stages are of one kind: what `skip` or `full` keeps itself."""
-        norm = self._modules['skip' if skipped else 'full']
-        return norm.running_mean, norm.running_var
 
     def ordinary(self, skipped: bool, before: bool) -> nn.Module:
         """The norm that this one is for a pair of switches, as an ordinary one that shares its tensors."""
         norm = self._modules['skip' if skipped else 'full']
         if self.calibrated and before != skipped:
             norm = copy.copy(norm)
-            mean, var = self.statistics(skipped)
+            mean, var = self.statistics(skipped, before)
             norm._buffers = {**norm._buffers, 'running_mean': mean, 'running_var': var}
         return norm
 

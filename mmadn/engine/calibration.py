@@ -134,9 +134,8 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
             )
     for norm, values in found.items():
         for (skipped, before), (mean, variance) in values.items():
-            kept = norm.statistics(skipped) if skipped != before else norm.own_statistics(skipped)
-            kept[0].copy_(mean)
-            kept[1].copy_(variance)
+            for kept, value in zip(norm.statistics(skipped, before), (mean, variance), strict=True):
+                kept.copy_(value)
         norm.calibrated = True
     return images
 

@@ -237,3 +237,18 @@ def test_the_loader_of_a_training_goes_on_undisturbed():
     assert sum(len(batch['inputs']) for batch in other) == 8  # a single image left over is left out
     assert torch.equal(data[0]['inputs'], first) and len(list(training)) == 3
     assert [len(batch['inputs']) for batch in calibration_loader(loader, 1000)] == [4] * 4
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_averaged_weights_are_saved_and_load(tmp_path, update_buffers):
+    hooks = [
+        dict(type='mmadn.CalibrationHook', num_images=32),
+        dict(type='EMAHook', momentum=0.1, update_buffers=update_buffers),
+    ]
+    runner = toy.runner(tmp_path, hooks=hooks)
+    runner.train()
+    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    model = toy.build()
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+    averaged = checkpoint['state_dict']['backbone.layer2.0.bn1.skip.weight']
+    assert not torch.equal(averaged, runner.model.backbone.layer2[0].bn1.skip.weight)
