@@ -11,11 +11,13 @@ from mmadn.utils.report import replacing
 
 def main():
     parser = cli.config_parser(
-        'Estimate the statistics of batch norms for all depths of a checkpoint, from training images.'
+        'Estimate the statistics of batch norms anew for all depths of a checkpoint, from training images.'
     )
     parser.add_argument('checkpoint', help='path of the checkpoint')
-    parser.add_argument('out', help='path of the calibrated checkpoint')
-    parser.add_argument('--images', type=int, default=1024, help='of the training data')
+    parser.add_argument('out', help='path of the calibrated checkpoint, of weights alone')
+    parser.add_argument(
+        '--images', type=int, default=1024, help='of the training data, 32 or more; 1024 by default'
+    )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
     args = parser.parse_args()
     with cli.plain_errors():
@@ -27,7 +29,7 @@ def main():
         batches = track(calibration_loader(loader, args.images), 'Calibrating')
         images = calibrate(model, batches)
         if not images:
-            print('The backbone has no batch norms that depend on two stages: nothing to calibrate.')
+            print('The backbone has no batch norms, or frozen ones: nothing to calibrate, nothing written.')
             return
         _, meta = read_checkpoint(args.checkpoint)
         with replacing(args.out) as path:

@@ -59,7 +59,7 @@ class CalibrationHook(Hook):
             runner.logger.info(
                 f'Norms calibrated for all depths with {images} images'
                 if images
-                else 'No norm of this backbone depends on two stages: there is nothing to calibrate'
+                else 'The backbone has no batch norms, or frozen ones: there is nothing to calibrate'
             )
 
 
@@ -88,12 +88,14 @@ def calibration_loader(loader: DataLoader, images: int) -> DataLoader:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable) -> int:
-    """Estimates the statistics of the batch norms that depend on two stages, so that every depth is usable.
+    """Estimates the statistics of a backbone's batch norms anew, so that every depth is usable.
 
-    These are the norms of the first block of each stage after the first, see `PathNorm`. Each image is run
-    at four depths at most, which show each stage all pairs of its own switch and that of the stage before;
-    the norms then normalise by their batch, as in training. Weights do not change. Of several processes
-    each gives its own images, and all get the statistics of all.
+    Those of the first block of each stage after the first depend on the stage before too, see `PathNorm`, and
+    are estimated for all pairs of switches; the others at the super-net and the base-net. Each image is run
+    at four depths at most, which show each stage all pairs, while norms normalise by their batch, as in
+    training. Weights do not change, and neither do frozen norms, which keep the statistics of their
+    checkpoint: `norm_eval=True`, or a scale that is not trained. Of several processes each gives its own
+    images, and all get the statistics of all.
 
     Args:
         model: A classifier or detector with an adaptive-depth backbone, wrapped for training or not; it
@@ -101,8 +103,8 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
         batches: Batches as a data loader gives them, of training images, together at least two.
 
     Returns:
-        How many images there were in this process; 0 if no norm of the backbone has such statistics, as in
-        a transformer, and nothing was run.
+        How many images there were in this process; 0 if there is nothing to estimate, as in a transformer or
+        where all norms are frozen, and nothing was run.
 
     Raises:
         TypeError: The model has no adaptive depth.
@@ -110,13 +112,11 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
     """
     model = unwrap(model)
     backbone = adaptive_backbone(model)
-    norms = [
-        module for module in backbone.modules() if isinstance(module, PathNorm) and module.before is not None
-    ]
+    norms = _norms(backbone)
     if not norms:
         return 0
-    images, seen = 0, {norm: {} for norm in norms}
-    with _noting(backbone, seen):
+    images, seen = 0, {}
+    with _noting(backbone, norms, seen):
         for data in batches:
             inputs = model.data_preprocessor(data, False)['inputs']
             images += len(inputs)
@@ -125,19 +125,34 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
                     backbone(inputs)
     if not images:
         raise InputError('there are no images to calibrate the norms with: give batches of a data loader')
-    found = {norm: {pair: sums.mean_and_variance() for pair, sums in seen[norm].items()} for norm in norms}
-    for values in found.values():
-        if not all(value.isfinite().all() for pair in values.values() for value in pair):
-            raise InputError(
-                f'{images} images give statistics that are not finite: give more of them, and check that '
-                'the weights are finite'
-            )
-    for norm, values in found.items():
-        for (skipped, before), (mean, variance) in values.items():
-            for kept, value in zip(norm.statistics(skipped, before), (mean, variance), strict=True):
-                kept.copy_(value)
-        norm.calibrated = True
+    found = [(norm, pair, *sums.mean_and_variance()) for (norm, pair), sums in seen.items()]
+    if not all(mean.isfinite().all() and variance.isfinite().all() for _, _, mean, variance in found):
+        raise InputError(
+            f'{images} images give statistics that are not finite: give more of them, and check that '
+            'the weights are finite'
+        )
+    for norm, pair, mean, variance in found:
+        if pair is None:
+            kept = norm.running_mean, norm.running_var
+        else:
+            kept, norm.calibrated = norm.statistics(*pair), True
+        kept[0].copy_(mean)
+        kept[1].copy_(variance)
     return images
+
+
+def _norms(backbone: AdaptiveDepth) -> list[nn.Module]:
+    """What is calibrated: norms that depend on two stages, and the other batch norms, unless frozen."""
+    by_path = [m for m in backbone.modules() if isinstance(m, PathNorm) and m.before is not None]
+    inside = {norm for each in by_path for norm in each.children()}
+    others = [m for m in backbone.modules() if isinstance(m, _BatchNorm) and m not in inside]
+    frozen = getattr(backbone, 'norm_eval', False)
+    return [norm for norm in by_path + others if not frozen and _is_trained(norm)]
+
+
+def _is_trained(norm: nn.Module) -> bool:
+    copy = norm.full if isinstance(norm, PathNorm) else norm
+    return copy.track_running_stats and (copy.weight is None or copy.weight.requires_grad)
 
 
 def calibration_depths(backbone: AdaptiveDepth) -> list[str]:
@@ -167,24 +182,28 @@ class _Sums:
 
 
 @contextmanager
-def _noting(backbone: AdaptiveDepth, seen: dict[PathNorm, dict]) -> Iterator[None]:
-    """Lets batch norms normalise by their batch, without learning, and notes what the norms in `seen` get."""
+def _noting(backbone: AdaptiveDepth, norms: list[nn.Module], seen: dict) -> Iterator[None]:
+    """Lets batch norms normalise by their batch, without learning, and notes in `seen` what norms get.
+
+    The keys are a norm and its pair of switches, or None for one that does not depend on two.
+    """
 
     def note(norm, args):
-        pair = norm.switch.on, norm.before.on
-        seen[norm].setdefault(pair, _Sums()).add(args[0])
+        if isinstance(norm, PathNorm):
+            seen.setdefault((norm, (norm.switch.on, norm.before.on)), _Sums()).add(args[0])
+        elif len(set(backbone.skip)) == 1:
+            seen.setdefault((norm, None), _Sums()).add(args[0])
 
     modes = {module: module.training for module in backbone.modules()}
-    norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
-    tracking = {norm: norm.track_running_stats for norm in norms}
-    calibrated = {norm: norm.calibrated for norm in seen}
+    tracking = {m: m.track_running_stats for m in backbone.modules() if isinstance(m, _BatchNorm)}
+    calibrated = {norm: norm.calibrated for norm in norms if isinstance(norm, PathNorm)}
     with ExitStack() as stack:
-        for norm in seen:
+        for norm in norms:
             stack.callback(norm.register_forward_pre_hook(note).remove)
         try:
             for module in modes:
                 module.training = isinstance(module, _BatchNorm)
-            for norm in norms:
+            for norm in tracking:
                 norm.track_running_stats = False
             yield
         finally:

@@ -252,3 +252,34 @@ def test_averaged_weights_are_saved_and_load(tmp_path, update_buffers):
     model.load_state_dict(checkpoint['state_dict'], strict=True)
     averaged = checkpoint['state_dict']['backbone.layer2.0.bn1.skip.weight']
     assert not torch.equal(averaged, runner.model.backbone.layer2[0].bn1.skip.weight)
+
+
+def test_other_norms_are_estimated_at_the_ends():
+    model = toy.build().eval()
+    expected = {name: by_hand(model, name, ends) for name, ends in OTHERS.items()}
+    calibrate(model, batches())
+    modules = dict(model.backbone.named_modules())
+    for name, (mean, variance) in expected.items():
+        torch.testing.assert_close(modules[name].running_mean, mean.float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(modules[name].running_var, variance.float(), rtol=1e-4, atol=1e-6)
+
+
+OTHERS = {  # a norm, and the depths at which it is run of the super-net and the base-net
+    'bn1': ['FFFF', 'TTTT'],
+    'layer1.0.downsample.1': ['FFFF', 'TTTT'],
+    'layer3.1.bn2.full': ['FFFF'],
+    'layer3.1.bn2.skip': ['TTTT'],
+    'layer3.4.bn1': ['FFFF'],
+}
+
+
+@pytest.mark.parametrize('frozen', ['norm_eval', 'scale'])
+def test_frozen_norms_keep_the_statistics_of_their_checkpoint(frozen):
+    model = toy.build(backbone=dict(norm_eval=frozen == 'norm_eval'))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and frozen == 'scale':
+            module.weight.requires_grad = False
+    before = copy.deepcopy(model.state_dict())
+    assert calibrate(model, batches()) == 0
+    assert before.keys() == model.state_dict().keys()
+    assert equal(before.values(), model.state_dict().values())
