@@ -114,7 +114,7 @@ def test_drawn_boxes_are_where_they_were_found(tool, detector):
         ({2: 'missing.png'}, 'missing.png'),
         ({2: __file__}, 'cannot be read as an image'),
         ({4: 'TTF'}, "skip='TTF'"),
-        ({0: str(CONFIG).replace('adn', '')}, 'no adaptive depth'),
+        ({0: str(ROOT / 'configs/demo/mask_rcnn_r50_shapes.py')}, 'no adaptive depth'),
     ],
 )
 def test_mistakes_get_one_line(tool, detector, photograph, tmp_path, monkeypatch, change, message):
