@@ -8,7 +8,7 @@ from mmadn import cli
 from mmadn.utils.report import print_table
 from projects.paper.studies import STUDIES
 from projects.paper.study import default_jobs, run_study
-from projects.paper.study_report import claims_table, compared, table, write_report
+from projects.paper.study_report import claims_table, compared, depths_table, table, write_report
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
         write_report(rows, study, out, command=shlex.join(['python', *sys.argv]))
     for name, group in compared(rows, study).items():
         print_table(table(group, study.metrics), title=f'{name}: mean and standard deviation')
+    if depths := depths_table(rows, study.metrics):
+        print_table(depths, title='all depths')
     if claims := claims_table(rows, study.claims, study.metrics):
         print_table(claims, title='claims, seed by seed')
     print(f'{out}/study.json, and a table and a picture of each comparison')

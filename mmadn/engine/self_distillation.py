@@ -23,6 +23,7 @@ class Lesson(NamedTuple):
 
     outputs: dict[str, Any]  # of the modules that are compared, by their names
     level: int | None  # the index of the neck's level that is compared, where only one is
+    taught: Tensor | None  # the logits of an external teacher, of shape (N, C)
 
 
 @HOOKS.register_module()
@@ -60,7 +61,8 @@ class SelfDistillationHook(TrainStepHook):
             iteration among those that the other pass does not have (paper, Table 4). The draws depend on
             the seed of the run and on the iteration: all processes draw the same, and so does a resumed
             run, because mmengine stores the seed in each checkpoint.
-        teacher: The arguments of `Teacher`, a classifier that teaches the super-net.
+        teacher: The arguments of `Teacher`, a classifier that teaches the super-net beside the labels, and
+            with `labels=True` the base-net too.
 
     Raises:
         ValueError: An argument is out of its range, or does not fit the model or the run.
@@ -162,29 +164,35 @@ class SelfDistillationHook(TrainStepHook):
         with record(stock, recorded) as outputs, self._counting(stock) as counts:
             losses = model._run_forward(data, mode='loss')
         loss, logs = stock.parse_losses(losses)
+        taught = None
         if self.teacher:
-            loss = self.teacher.mix(loss, outputs['head'], data['inputs'], self.topk)
+            taught = self.teacher.logits(data['inputs'])
+            loss = self.teacher.mix(loss, outputs['head'], taught, self.topk)
         level = foremost(counts) if self.levels == 'foreground' else None
-        return self.alpha * loss, Lesson({name: outputs[name] for name in distilled}, level), logs
+        return self.alpha * loss, Lesson({name: outputs[name] for name in distilled}, level, taught), logs
 
     def second_pass(self, model: nn.Module, data: dict, lesson: Lesson) -> dict[str, Tensor]:
         """The base-net's pass, which learns from the first one; returns the weighted losses by name."""
         stock = unwrap(model)
         labels = self._labels(stock)
-        with record(stock, lesson.outputs) as outputs:
+        recorded = {*lesson.outputs, 'head'} if self.teacher and labels else lesson.outputs
+        with record(stock, recorded) as outputs:
             losses = model._run_forward(data, mode='loss' if labels else 'tensor')
         parts = {}
         if labels:
-            parts['loss_base'] = (1 - self.alpha) * stock.parse_losses(losses)[0]
-        if outputs:
+            loss = stock.parse_losses(losses)[0]
+            if self.teacher:
+                loss = self.teacher.mix(loss, outputs['head'], lesson.taught, self.topk)
+            parts['loss_base'] = (1 - self.alpha) * loss
+        if lesson.outputs:
             parts['loss_distill'] = (1 - self.alpha) * self.divergence(outputs, lesson)
         return parts
 
     def divergence(self, outputs: dict[str, Any], lesson: Lesson) -> Tensor:
         """The sum of all KL terms between the recorded outputs of the second pass and those of the first."""
         terms = []
-        for name, student in outputs.items():
-            teacher = lesson.outputs[name]
+        for name, teacher in lesson.outputs.items():
+            student = outputs[name]
             if name == 'neck' and lesson.level is not None:
                 student, teacher = student[lesson.level], teacher[lesson.level]
             if name == 'head':

@@ -58,20 +58,23 @@ class Teacher:
                     f'model by {ours[name]}: both see the same images, so choose one of them'
                 )
 
-    def mix(self, loss: Tensor, logits: Tensor, images: Tensor, topk: int | None) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits, of shape (N, C), of preprocessed images."""
+        with torch.no_grad():
+            return self.model(images, mode='tensor')
+
+    def mix(self, loss: Tensor, logits: Tensor, taught: Tensor, topk: int | None) -> Tensor:
         """The student's loss on the labels, mixed with its divergence from the teacher.
 
         Args:
             loss: The student's loss on the labels.
             logits: The student's, of shape (N, C).
-            images: The preprocessed images that gave them.
+            taught: The teacher's, of the same images.
             topk: Only this many of the teacher's largest logits enter; None takes all.
 
         Raises:
             ValueError: The teacher knows another number of classes.
         """
-        with torch.no_grad():
-            taught = self.model(images, mode='tensor')
         if taught.shape != logits.shape:
             raise InputError(
                 f'the teacher {self.config} knows {taught.shape[1]} classes, the model {logits.shape[1]}'
@@ -116,6 +119,7 @@ class DistillationHook(TrainStepHook):
             with record(stock, ['head']) as outputs:
                 losses = model._run_forward(data, mode='loss')
             loss, logs = stock.parse_losses(losses)
-            logs['loss'] = self.teacher.mix(loss, outputs['head'], data['inputs'], self.topk)
+            taught = self.teacher.logits(data['inputs'])
+            logs['loss'] = self.teacher.mix(loss, outputs['head'], taught, self.topk)
         optim_wrapper.update_params(logs['loss'])
         return logs

@@ -33,13 +33,15 @@ class Run:
         config: What is trained and tested.
         test_config: What the checkpoint is tested with instead.
         weights_of: The run whose checkpoint of the same seed is tested; nothing is trained then.
-        teacher: The run whose checkpoint of the same seed teaches this one. The config finds its path in the
-            environment variable TEACHER.
+        calibrated: Whether the norms of that checkpoint are calibrated for every depth before the test.
+        teacher: The run whose checkpoint of the same seed teaches or starts this one. The config finds its
+            path in the environment variable TEACHER.
     """
 
     config: str
     test_config: str | None = None
     weights_of: str | None = None
+    calibrated: bool = False
     teacher: str | None = None
 
 
@@ -63,17 +65,19 @@ class Study:
 
     Args:
         runs: By the names that they have in the tables. One that another run needs stands before it.
-        skips: The depths at which adaptive networks are tested.
+        skips: The depths at which adaptive networks are tested; None for all.
         metrics: What is compared: as the evaluator calls it, and as the tables do.
         comparisons: The runs of each table and picture, by its name; by default one, "study", of all runs.
+        shown: The depths of adaptive networks that the comparisons show; by default those that are tested.
         claims: What is looked at seed by seed, in the first metric.
         prepare: Writes the data if they are missing.
     """
 
     runs: dict[str, Run]
-    skips: tuple[str, ...]
+    skips: tuple[str, ...] | None
     metrics: dict[str, str]
     comparisons: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shown: tuple[str, ...] | None = None
     claims: Sequence[Claim] = ()
     prepare: Callable[[], None] = lambda: None
 
@@ -108,8 +112,8 @@ def run_study(
             begun; the next call begins it.
 
     Returns:
-        For each run, seed and depth `run`, `seed`, `skip` (empty where there is one depth) and the metrics;
-        nothing of what the budget left out.
+        For each run, seed and depth `run`, `seed`, `skip` (empty where there is one depth), `gflops` and the
+        metrics; nothing of what the budget left out.
 
     Raises:
         RuntimeError: A training or a test failed; the message has the end of its log file.
@@ -129,7 +133,7 @@ def run_study(
             pool.shutdown(cancel_futures=True)
             raise
     return [
-        {'run': name, 'seed': seed, 'skip': row['skip'], **{metric: row[metric] for metric in study.metrics}}
+        {'run': name, 'seed': seed, **{key: row[key] for key in ('skip', 'gflops', *study.metrics)}}
         for (name, seed), future in futures.items()
         for row in future.result() or ()
     ]
@@ -183,8 +187,12 @@ class _Work:
             options = [*common, '--resume', '--cfg-options', f'randomness.seed={seed}']
             _command(work_dir, 'tools/train.py', run.config, *options, **device, **teacher)
         config = run.test_config or run.config
-        skips = ['--skips', *self.study.skips] if is_adaptive(Config.fromfile(config)) else []
+        chosen = self.study.skips is not None and is_adaptive(Config.fromfile(config))
+        skips = ['--skips', *self.study.skips] if chosen else []
         checkpoint = self.checkpoint(run.weights_of or name, seed)
+        if run.calibrated:
+            trained, checkpoint = checkpoint, str(work_dir / 'calibrated.pth')
+            _command(work_dir, 'tools/calibrate_norms.py', config, trained, checkpoint, **device)
         _command(work_dir, 'tools/test_subnets.py', config, checkpoint, *common, *skips, **device)
 
     def checkpoint(self, name: str, seed: int) -> str:

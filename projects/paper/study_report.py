@@ -36,10 +36,53 @@ def _seeds(values: list[float], label: str, sign: str = '') -> str:
 def compared(rows: list[dict], study: Study) -> dict[str, list[dict]]:
     """The rows of each comparison in the order of its runs, without comparisons of which nothing is done."""
     groups = {
-        name: [row for run in runs for row in rows if row['run'] == run]
+        name: [row for run in runs for row in rows if row['run'] == run and _is_shown(row, study)]
         for name, runs in study.comparisons.items()
     }
     return {name: group for name, group in groups.items() if group}
+
+
+def _is_shown(row: dict, study: Study) -> bool:
+    return not row['skip'] or study.shown is None or row['skip'] in study.shown
+
+
+def depths_table(rows: list[dict], metrics: dict[str, str]) -> list[dict]:
+    """What the depths between the two ends are worth, a row for each run that was tested at all of them.
+
+    "Below the line" is how far the worst depth lies below the straight line over GFLOPs between the base-net
+    and the super-net, negative where even that depth lies above it. All figures are means and standard
+    deviations over the seeds of the first metric.
+    """
+    metric, label = next(iter(metrics.items()))
+    lines = []
+    for run in dict.fromkeys(row['run'] for row in rows):
+        seeds = {}
+        for row in rows:
+            if row['run'] == run:
+                seeds.setdefault(row['seed'], {})[row['skip']] = row
+        figures = [_figures(depths, metric) for depths in seeds.values() if _has_all(depths)]
+        if figures:
+            columns = {name: _seeds([f[name] for f in figures], label) for name in figures[0]}
+            lines.append({'run': run, **columns, 'seeds': str(len(figures))})
+    return lines
+
+
+def _has_all(depths: dict[str, dict]) -> bool:
+    return len(depths) > 2 and len(depths) == 2 ** len(next(iter(depths)))
+
+
+def _figures(depths: dict[str, dict], metric: str) -> dict[str, float]:
+    base, top = depths.pop('T' * len(next(iter(depths)))), depths.pop('F' * len(next(iter(depths))))
+    values = [row[metric] for row in depths.values()]
+    slope = (top[metric] - base[metric]) / (top['gflops'] - base['gflops'])
+    below = [base[metric] + slope * (r['gflops'] - base['gflops']) - r[metric] for r in depths.values()]
+    return {
+        'super-net': top[metric],
+        'base-net': base[metric],
+        'mean between': mean_and_spread(values)[0],
+        'worst between': min(values),
+        'below the line': max(below),
+    }
 
 
 def claims_table(rows: list[dict], claims: Sequence[Claim], metrics: dict[str, str]) -> list[dict]:
@@ -78,11 +121,16 @@ def plot(rows: list[dict], metrics: dict[str, str], path: str | Path) -> None:
 
 
 def write_report(rows: list[dict], study: Study, out: str | Path, **about) -> None:
-    """Writes `study.json`, a table and a picture of each comparison and `claims.md` into the folder `out`."""
+    """Writes `study.json`, a table and a picture of each comparison, `depths.md` and `claims.md` into `out`.
+
+    The last two are left out where no run was tested at all depths, and where nothing is claimed.
+    """
     out = Path(out)
     write_json(out / 'study.json', {**about, 'machine': machine(), 'results': rows})
     for name, group in compared(rows, study).items():
         write_markdown(out / f'{name}.md', table(group, study.metrics))
         plot(group, study.metrics, out / f'{name}.png')
+    if depths := depths_table(rows, study.metrics):
+        write_markdown(out / 'depths.md', depths)
     if claims := claims_table(rows, study.claims, study.metrics):
         write_markdown(out / 'claims.md', claims)

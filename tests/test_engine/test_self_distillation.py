@@ -469,30 +469,37 @@ def teacher(tmp_path):
     return paths, model.eval()
 
 
-def test_an_external_teacher_teaches_the_super_net(teacher, tmp_path):
+@pytest.mark.parametrize('labels', [None, True])
+def test_an_external_teacher_teaches_what_learns_from_the_labels(teacher, tmp_path, labels):
     paths, model_of_teacher = teacher
-    hook = SelfDistillationHook(teacher=paths)
+    hook = SelfDistillationHook(teacher=paths, labels=labels)
     model = toy.build(backbone=dict(norm_eval=True))
     hook.teacher.build(model)
     data = toy.batch()
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
     log = hook.train_step(model, data, wrapper)
     images = (data['inputs'].float() - 127.5) / 127.5
-    labels = torch.cat([s.gt_label for s in data['data_samples']])
-    with torch.no_grad():
-        ours, theirs = model(images), model_of_teacher(images)
-    log_p, log_q = (theirs / 2).log_softmax(1), (ours / 2).log_softmax(1)
-    kl = 4 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
-    assert kl > 1e-3
-    expected = 0.5 * (0.9 * kl + 0.1 * F.cross_entropy(ours, labels))
-    assert log['loss_super'].item() == pytest.approx(expected.item(), rel=1e-5)
+    classes = torch.cat([s.gt_label for s in data['data_samples']])
+    log_p = (model_of_teacher(images) / 2).log_softmax(1)
+    taught = {'super': 'loss_super', 'base': 'loss_base'} if labels else {'super': 'loss_super'}
+    for skip, name in taught.items():
+        with model.backbone.skipping(skip), torch.no_grad():
+            ours = model(images)
+        kl = 4 * (log_p.exp() * (log_p - (ours / 2).log_softmax(1))).sum(1).mean()
+        assert kl > 1e-3
+        expected = 0.5 * (0.9 * kl + 0.1 * F.cross_entropy(ours, classes))
+        assert log[name].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ('loss_base' in log) == bool(labels)
 
+
+def test_a_teacher_stays_out_of_the_checkpoint(teacher, tmp_path):
+    paths, model = teacher[0], toy.build()
     runner = toy.runner(
         tmp_path / 'run', custom_hooks=[dict(type='mmadn.SelfDistillationHook', teacher=paths)]
     )
     runner.train()
     saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=False)['state_dict']
-    assert saved.keys() == model.state_dict().keys()  # the teacher stays out
+    assert saved.keys() == model.state_dict().keys()
 
 
 def test_a_teacher_that_does_not_fit(teacher):

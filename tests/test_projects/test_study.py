@@ -10,7 +10,7 @@ from mmadn.utils.report import machine
 from projects.paper import study
 from projects.paper.studies import STUDIES
 from projects.paper.study import Claim, Run, Study, run_study
-from projects.paper.study_report import claims_table, table, write_report
+from projects.paper.study_report import claims_table, depths_table, table, write_report
 
 CONFIGS = 'projects/paper/configs'
 
@@ -40,9 +40,12 @@ def commands(monkeypatch, tmp_path):
         work_dir.mkdir(parents=True, exist_ok=True)
         if tool == 'tools/train.py':
             (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
-        else:
+        elif tool == 'tools/test_subnets.py':
             seed, skips = int(work_dir.name.removeprefix('seed')), arguments[4:] or ('',)
-            rows = [{'skip': s, 'accuracy/top1': 90.0 + seed - 10 * s.count('T')} for s in skips]
+            rows = [
+                {'skip': s, 'gflops': 1 - s.count('T') / 8, 'accuracy/top1': 90.0 + seed - 10 * s.count('T')}
+                for s in skips
+            ]
             (work_dir / 'subnets.json').write_text(json.dumps({'subnets': rows}))
 
     monkeypatch.setattr(study, '_command', command)
@@ -85,6 +88,49 @@ CHAINED = Study(
     skips=('FFFF', 'TTTT'),
     metrics={'accuracy/top1': 'top-1 %'},
 )
+
+
+def test_a_checkpoint_is_calibrated_before_its_test(commands, tmp_path):
+    adaptive = SMALL.runs['adaptive']
+    runs = {'as trained': adaptive, 'calibrated': Run(adaptive.config, None, 'as trained', calibrated=True)}
+    run_study(Study(runs, ('FFFF',), SMALL.metrics), [0], tmp_path, jobs=1)
+    trained, calibrated = (
+        tmp_path / 'as-trained/seed0/epoch_1.pth',
+        tmp_path / 'calibrated/seed0/calibrated.pth',
+    )
+    assert [tuple(map(str, command[:4])) for command in commands[2:]] == [
+        ('tools/calibrate_norms.py', adaptive.config, str(trained), str(calibrated)),
+        ('tools/test_subnets.py', adaptive.config, str(calibrated), '--work-dir'),
+    ]
+
+
+def test_the_summary_of_all_depths():
+    """Two stages: the line between the ends is at 88 in the middle, and FT lies 6 below it, TF 2 above."""
+    values = {'FF': (4, 90.0), 'FT': (3, 82.0), 'TF': (3, 90.0), 'TT': (2, 86.0)}
+    rows = [
+        {'run': 'a', 'seed': seed, 'skip': skip, 'gflops': gflops, 'x': value + seed}
+        for seed in (0, 2)
+        for skip, (gflops, value) in values.items()
+    ]
+    stock = [{'run': 'stock', 'seed': 0, 'skip': '', 'gflops': 4, 'x': 90.0}]
+    ends = [{**row, 'run': 'ends'} for row in rows if row['skip'] in ('FF', 'TT')]
+    (row,) = depths_table([*rows, *stock, *ends], {'x': 'top-1 (%)'})
+    assert row == {
+        'run': 'a',
+        'super-net': '91.00 ± 1.41',
+        'base-net': '87.00 ± 1.41',
+        'mean between': '87.00 ± 1.41',
+        'worst between': '83.00 ± 1.41',
+        'below the line': '6.00 ± 0.00',
+        'seeds': '2',
+    }
+
+
+def test_comparisons_show_the_depths_that_they_are_about(commands, tmp_path):
+    shown = Study(SMALL.runs, SMALL.skips, SMALL.metrics, shown=('TTTT',))
+    write_report(run_study(shown, [0], tmp_path / 'runs', jobs=1), shown, tmp_path / 'out')
+    text = (tmp_path / 'out/study.md').read_text()
+    assert 'TTTT' in text and 'stock' in text and 'FFFF' not in text
 
 
 @pytest.mark.parametrize('jobs', [1, 3])

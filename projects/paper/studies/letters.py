@@ -9,11 +9,18 @@ CONFIGS = 'projects/paper/configs'
 ADAPTIVE = f'{CONFIGS}/resnet50_adn_letters.py'
 FULL = f'{CONFIGS}/resnet50_letters.py'
 BASE = f'{CONFIGS}/resnet50-base_letters.py'
+ADAPTIVE_LONG = f'{CONFIGS}/resnet50_adn-long_letters.py'
+SHARED_LONG = f'{CONFIGS}/resnet50_adn-shared-shortcuts-long_letters.py'
 ENDS = ('FFFF', 'TTTT')
 
 # 3600 iterations, of networks that are compared with each other.
 LONG = {
-    'adaptive, long': Run(f'{CONFIGS}/resnet50_adn-long_letters.py'),
+    'adaptive, long': Run(ADAPTIVE_LONG),
+    'adaptive, long, calibrated': Run(ADAPTIVE_LONG, weights_of='adaptive, long', calibrated=True),
+    'shared shortcuts, long': Run(SHARED_LONG),
+    'shared shortcuts, long, calibrated': Run(
+        SHARED_LONG, weights_of='shared shortcuts, long', calibrated=True
+    ),
     'individual, full, long': Run(f'{CONFIGS}/resnet50-long_letters.py'),
     'individual, -base, long': Run(f'{CONFIGS}/resnet50-base-long_letters.py'),
     'distilled, -base, long': Run(
@@ -45,7 +52,8 @@ ABLATIONS = {
 
 STUDY = Study(
     runs={**LONG, **SHORT, **ABLATIONS},
-    skips=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
+    skips=None,
+    shown=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
     metrics={'accuracy/top1': 'top-1 (%)'},
     comparisons={
         'individual': tuple(LONG),
