@@ -1,8 +1,6 @@
 import importlib.util
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,6 @@ logging.disable(logging.INFO)  # mmengine logs a page for each model that it ini
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / 'tests' / 'data' / 'published'
-
-
-def run(*command, code=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
 
 
 @pytest.fixture(autouse=True)

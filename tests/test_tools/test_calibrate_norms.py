@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import run
+from scripts import run
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 TOOL = 'tools/calibrate_norms.py'

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import run
+from scripts import run
 
 from mmadn.checkpoint.published import published_names
 

@@ -2,16 +2,12 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import ROOT, run
 from mmdet.datasets import CocoDataset
 from mmengine.registry import init_default_scope
+from scripts import kill_when, run
 
 from projects.paper.shapes import write_shapes
 
@@ -54,20 +50,7 @@ def trained(shapes, tmp_path_factory):
     """A work dir whose training was killed after its first epoch, then resumed; and the resuming's log."""
     folder = tmp_path_factory.mktemp('trained')
     command = ['tools/train.py', MASK, '--work-dir', str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, *command, *options(shapes, 50)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        give_up = time.monotonic() + 200
-        while not (folder / 'last_checkpoint').exists():
-            assert process.poll() is None and time.monotonic() < give_up
-            time.sleep(0.1)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_when((folder / 'last_checkpoint').exists, *command, *options(shapes, 50))
     done = int((folder / 'last_checkpoint').read_text().rpartition('epoch_')[2].removesuffix('.pth'))
     log = run(*command, '--resume', *options(shapes, done + 1))
     return folder, done, log.stdout + log.stderr
