@@ -26,7 +26,7 @@ html_static_path = ['_static']
 html_css_files = ['manual.css']
 html_show_sourcelink = False
 
-myst_enable_extensions = ['colon_fence', 'substitution']
+myst_enable_extensions = ['deflist', 'substitution']
 myst_heading_anchors = 3
 myst_substitutions = {'models': model_table()}
 
@@ -67,5 +67,11 @@ def prepare_page(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = text
 
 
+def name_the_rest(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Napoleon takes `*args, **kwargs` for two arguments, and their stars for emphasis."""
+    lines[:] = [line.replace('*args, **kwargs:', 'others:') for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     app.connect('source-read', prepare_page)
+    app.connect('autodoc-process-docstring', name_the_rest, priority=400)

@@ -72,7 +72,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of every command line in the page's blocks."""
     for block in blocks(page, 'bash'):
-        for line in block.splitlines():
+        for line in block.replace('\\\n', '').splitlines():
             yield shlex.split(line, comments=True)
 
 
