@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup test demo demo-det evidence docs lint clean
+.PHONY: help setup test demo demo-det evidence lint clean
 
 help:
 	@echo 'make setup     set up .venv (PYTHON=python3.11 picks another Python)'
@@ -31,6 +31,7 @@ demo-det: setup
 evidence: setup
 	$(VENV_PYTHON) tools/evidence.py $(if $(BUDGET),--budget $(BUDGET))
 
+.PHONY: docs
 docs: setup .venv/docs-packages
 	$(VENV_PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo 'The manual: docs/_build/html/index.html'
