@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
@@ -147,6 +148,29 @@ def test_python_compiles_and_its_imports_exist(page):
                 module = import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name) or import_module(f'{node.module}.{alias.name}')
+
+
+def test_the_code_of_the_readme_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = blocks(ROOT / 'README.md', 'python')
+    names = {}
+    exec(code, names)
+    assert names['logits'].shape == (1, 1000)
+    assert names['model'].backbone.skip == 'TTTT'
+
+
+def test_the_backbone_of_the_manual_works():
+    (code,) = blocks(DOCS / 'add-a-backbone.md', 'python')
+    names = {'__name__': 'manual'}
+    exec(code, names)
+    (name,) = [name for name in names if name.startswith('My')]
+    network, stock, images = names[name](depth=50), names['ResNeXt'](depth=50), torch.rand(1, 3, 32, 32)
+    network.load_state_dict(stock.state_dict())
+    network.eval(), stock.eval()  # of stock backbones this returns None
+    with torch.no_grad():
+        assert torch.equal(network(images)[0], stock(images)[0])
+        with network.skipping('TTTT'):
+            assert network(images)[0].shape == stock(images)[0].shape
 
 
 def test_every_page_is_in_the_contents():
