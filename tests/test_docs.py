@@ -173,6 +173,12 @@ def test_the_backbone_of_the_manual_works():
             assert network(images)[0].shape == stock(images)[0].shape
 
 
+def test_the_drawn_stage_is_that_of_its_script():
+    stage = runpy.run_path(str(DOCS / 'figures/stage.py'))['stage']
+    for skipped in (False, True):
+        assert (DOCS / f'figures/stage_{"FT"[skipped]}.svg').read_text() == stage(skipped)
+
+
 def test_every_page_is_in_the_contents():
     text = '\n'.join(path.read_text() for path in DOCS.rglob('*.md'))
     listed = {
