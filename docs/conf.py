@@ -63,8 +63,8 @@ def prepare_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
     text = re.sub(r'(?<!!)\[([^\]]*)\]\(([^)\s]+)\)', inside, source[0])
     if docname.startswith(('evidence/', 'benchmarks/')) and not re.search('^# ', text, re.MULTILINE):
-        text = f'# {docname.removesuffix("/README")}\n\n{text}'
-    source[0] = text
+        text = f'# {", ".join(docname.split("/")[1:])}\n\n{text}'
+    source[0] = text.replace(' ± ', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}')
 
 
 def name_the_rest(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

@@ -16,6 +16,8 @@ def model_table() -> str:
         for model in yaml.safe_load(path.read_text()).get('Models', [])
     ]
     lines = [HEAD, ['---', '---:', '---:', '---:', '---', '---'], *map(_row, models)]
+    if not any(model.get('Weights') for model in models):
+        lines = [line[:-1] for line in lines]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
@@ -32,5 +34,5 @@ def _row(model: dict) -> list[str]:
         ' / '.join(f'{cost["Parameters"] / 1e6:.2f}' for cost in costs),
         ' / '.join(f'{score:.1f}' for score in ends),
         ', '.join(between),
-        f'[file]({address})' if address else 'none yet',
+        f'[file]({address})' if address else '',
     ]
