@@ -11,6 +11,7 @@ help:
 	@echo 'make demo-det  train a detector at all depths on drawn shapes'
 	@echo 'make evidence  the small-scale study of the paper, three seeds: over an hour on two cores, resumable,'
 	@echo '               BUDGET=10 stops beginning trainings after ten minutes'
+	@echo 'make docs      build the manual into docs/_build/html and run its tutorials (Python 3.11 or 3.12)'
 	@echo 'make lint      check style and formatting with ruff'
 	@echo 'make clean     delete caches and build artefacts, but not .venv'
 
@@ -30,10 +31,19 @@ demo-det: setup
 evidence: setup
 	$(VENV_PYTHON) tools/evidence.py $(if $(BUDGET),--budget $(BUDGET))
 
+.PHONY: docs
+docs: setup .venv/docs-packages
+	$(VENV_PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo 'The manual: docs/_build/html/index.html'
+
+.venv/docs-packages: setup.py | setup
+	$(VENV_PYTHON) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[docs]'
+	@touch $@
+
 lint: setup
 	$(VENV_PYTHON) -m ruff check
 	$(VENV_PYTHON) -m ruff format --check
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

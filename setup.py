@@ -32,5 +32,7 @@ setup(
             'scikit-image==0.25.2',
             'scikit-learn==1.7.2',
         ],
+        # Of Python 3.11 and newer.
+        'docs': ['furo==2025.12.19', 'myst-nb==1.4.0', 'sphinx==9.0.4', 'sphinx-copybutton==0.5.2'],
     },
 )

@@ -235,7 +235,7 @@ class AdaptiveDepth(DepthNames):
 
     @property
     def skip(self) -> str:
-        """One letter a stage, "TTFF": T skips the stage's skippable sub-path, F runs it.
+        """One letter a stage, such as "TTFF". T skips the stage's skippable sub-path, F runs it.
 
         The switches belong to the model, so two threads that run one model at two depths disturb each
         other. Give each thread a network of its own, which shares the weights:
