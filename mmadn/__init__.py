@@ -8,6 +8,7 @@ from .models.backbones import (
     ADNSwinTransformer,
     ADNVisionTransformer,
 )
+from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
 from .datasets.image_folder import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .models.heads import DropoutLinearClsHead
