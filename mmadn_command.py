@@ -27,15 +27,14 @@ def main() -> None:
     command = asked.replace('_', '-')
     if command in COMMANDS:
         sys.argv = [f'mmadn {command}', *arguments]
-        runpy.run_path(str(folder() / 'tools' / f'{command.replace("-", "_")}.py'), run_name='__main__')
+        tool = folder() / 'tools' / f'{command.replace("-", "_")}.py'
+        runpy.run_path(str(tool))['main']()  # not as '__main__', which would replace the name in sys.argv
     elif command in ('--help', '-h', 'help'):
         print('usage: mmadn COMMAND ...\n')
         for name, description in COMMANDS.items():
             print(f'  {name:20}{description}')
-        print(
-            '\n`mmadn COMMAND --help` says what a command takes. A config is a path, or the name of a packaged'
-        )
-        print(f'one, such as adn/resnet50_adn_in1k.py; these are in {folder() / "configs"}')
+        print('\n`mmadn COMMAND --help` says what a command takes. A config is a path, or the name of one of')
+        print(f'{folder() / "configs"}, such as adn/resnet50_adn_in1k.py.')
     else:
         sys.exit(f'error: mmadn has no command {asked!r}; give {", ".join(COMMANDS)} or --help')
 

@@ -33,8 +33,8 @@ def fetch(address: str | Path) -> Path:
     """
     address = str(address)
     if address.startswith('hf://'):
-        owner, name, *file = *address.removeprefix('hf://').split('/', 2), ''
-        file = file[0] or 'model.safetensors'
+        owner, name, file, *_ = [*address.removeprefix('hf://').split('/', 2), '', '']
+        file = file or 'model.safetensors'
         if not owner or not name or not file.endswith('.safetensors'):
             raise InputError(f'{address}: give hf://owner/name or hf://owner/name/file.safetensors')
         with explained(address):
