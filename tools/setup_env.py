@@ -115,8 +115,10 @@ def up_to_date(operators):
     if not (STAMP.is_file() and PYTHON.exists()):
         return False
     stamp, _, found = STAMP.read_text().strip().partition(' ')
-    serves = found not in OPERATORS or OPERATORS.index(found) >= OPERATORS.index(operators)
-    return stamp == fingerprint() and (found == operators or operators in OPERATORS and serves)
+    serves = found == operators
+    if operators in OPERATORS:  # a wheel of the user's own serves everybody who does not name another
+        serves = found not in OPERATORS[: OPERATORS.index(operators)]
+    return serves and stamp == fingerprint()
 
 
 def pinned(name):
