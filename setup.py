@@ -11,6 +11,8 @@ setup(
     name='mmadn',
     version=re.search(r"'(.+)'", (ROOT / 'mmadn' / 'version.py').read_text()).group(1),
     description='Adaptive depth networks with skippable sub-paths for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
     package_dir={'': '.'},  # an editable install then finds benchmarks/ and projects/ of the clone too
     packages=find_packages(include=['mmadn', 'mmadn.*']),

@@ -18,7 +18,10 @@ from .models.backbones.short import ShortMobileNetV2, ShortResNet
 from .engine.calibration import CalibrationHook, calibrate
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN
+from .utils.packaged import resolve_packaged_bases
 from .version import __version__
+
+resolve_packaged_bases()
 
 __all__ = [
     'ADNConvNeXt',

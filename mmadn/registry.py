@@ -7,11 +7,7 @@ so that a config needs no `custom_imports`.
 from importlib import import_module
 
 from mmengine import registry as root
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DefaultScope
-
-# So that `_base_ = 'mmadn::adn/resnet50_adn_in1k.py'` names a packaged config.
-MODULE2PACKAGE.setdefault('mmadn', 'mmadn')
 
 # Where the backbones are that a library has in a class of its own, by the default scope of its configs.
 HOSTS = {'mmdet': 'mmadn.models.backbones.mmdet'}

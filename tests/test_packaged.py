@@ -11,6 +11,8 @@ from mmengine import hub
 from mmengine.config import Config
 
 import mmadn_command
+from mmadn import ADNResNet
+from mmadn.checkpoint.files import build_model
 from mmadn.cli import config_path
 
 FILES = {path.stem: path for path in (ROOT / 'tools').glob('*.py')}
@@ -98,7 +100,9 @@ def test_a_config_is_found_by_its_name_from_anywhere(monkeypatch, tmp_path, name
     cfg = Config.fromfile(config_path(name))
     assert cfg.model.backbone.type == 'mmadn.ADNResNet'
     (tmp_path / 'child.py').write_text("_base_ = 'mmadn::adn/resnet50_adn_in1k.py'\n")
-    assert Config.fromfile(tmp_path / 'child.py').model == cfg.model
+    child = Config.fromfile(tmp_path / 'child.py')
+    assert child.model == cfg.model
+    assert isinstance(build_model(child).backbone, ADNResNet), 'in the scope that the base says'
     assert hub.get_config('mmadn::adn/resnet50_adn_in1k.py').model == cfg.model
 
 

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
 # Where OpenMMLab's packages have configs, tools and the index of models; in a clone these are links.
 PACKAGED = Path(__file__).parents[1] / '.mim'
 
@@ -10,3 +13,19 @@ def config_path(name: str) -> str:
     """The path of a config: itself where it is a file, else that of the packaged config of this name."""
     paths = (Path(name), PACKAGED / 'configs' / name, PACKAGED / name)
     return str(next((path for path in paths if path.is_file()), name))
+
+
+def resolve_packaged_bases() -> None:
+    """Lets `_base_ = 'mmadn::adn/resnet50_adn_in1k.py'` name a packaged config.
+
+    mmengine has a fixed list of packages for that, and would look up everything in such a base, an
+    `ImageClassifier` too, in the registries of mmadn. The base's own `default_scope` says better.
+    """
+    find = Config._get_cfg_path
+
+    def without_our_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = find(cfg_path, filename)
+        return path, None if scope == 'mmadn' else scope
+
+    MODULE2PACKAGE['mmadn'] = 'mmadn'
+    Config._get_cfg_path = staticmethod(without_our_scope)
