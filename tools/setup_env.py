@@ -84,7 +84,7 @@ def set_up(operators):
     # By its path: an import hook would lose to the folder of the clone, seen from the folder above it.
     compat = ('--config-settings', 'editable_mode=compat')
     pip('install', '--no-deps', '--no-build-isolation', *compat, '-e', '.')
-    # pip was told not to compile Python files, one after the other: for the demo the imported ones are enough.
+    # pip was told not to compile Python files, one by one: for the demo the imported ones are enough.
     run('importing mmadn', PYTHON, '-c', 'import mmadn.evaluation.subnets')
     if operators != 'none':
         compile_all = f'import compileall; compileall.compile_dir({str(VENV / "lib")!r}, quiet=2, workers=0)'

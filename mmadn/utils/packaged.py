@@ -21,11 +21,13 @@ def resolve_packaged_bases() -> None:
     mmengine has a fixed list of packages for that, and would look up everything in such a base, an
     `ImageClassifier` too, in the registries of mmadn. The base's own `default_scope` says better.
     """
-    find = Config._get_cfg_path
+    of_others = Config._get_cfg_path
 
-    def without_our_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        path, scope = find(cfg_path, filename)
-        return path, None if scope == 'mmadn' else scope
+    def find(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, _, name = cfg_path.partition('::')
+        return (
+            (str(PACKAGED / 'configs' / name), None) if package == 'mmadn' else of_others(cfg_path, filename)
+        )
 
-    MODULE2PACKAGE['mmadn'] = 'mmadn'
-    Config._get_cfg_path = staticmethod(without_our_scope)
+    Config._get_cfg_path = staticmethod(find)
+    MODULE2PACKAGE['mmadn'] = 'mmadn'  # for mmengine.hub
