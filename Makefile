@@ -1,11 +1,12 @@
-# Everything runs in the project's own .venv, which `make setup` makes and keeps up to date.
+# Everything runs in the project's own .venv, which each target makes and keeps up to date as far as it needs.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup test demo demo-det evidence lint clean
+.PHONY: help setup setup-demo test demo demo-det evidence lint clean
 
 help:
-	@echo 'make setup     set up .venv (PYTHON=python3.11 picks another Python)'
+	@echo 'make setup     set up .venv with mmcv'"'"'s operators, which detectors need, compiled once'
+	@echo '               (PYTHON=python3.11 picks another Python, MMCV_WHEEL=mmcv.whl takes a ready wheel)'
 	@echo 'make test      run the tests'
 	@echo 'make demo      train a classifier at all depths on handwritten digits'
 	@echo 'make demo-det  train a detector at all depths on drawn shapes'
@@ -15,14 +16,14 @@ help:
 	@echo 'make lint      check style and formatting with ruff'
 	@echo 'make clean     delete caches and build artefacts, but not .venv'
 
-setup:
+setup setup-demo:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'setup: $(PYTHON) not found: install Python 3.10, 3.11 or 3.12 (Debian: apt install python3 python3-venv python3-dev g++)' >&2; exit 1; }
-	@'$(PYTHON)' tools/setup_env.py
+	@'$(PYTHON)' tools/setup_env.py $(if $(filter setup-demo,$@),demo)
 
 test: setup
 	$(VENV_PYTHON) -m pytest
 
-demo: setup
+demo: setup-demo
 	$(VENV_PYTHON) tools/demo.py
 
 demo-det: setup

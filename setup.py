@@ -4,18 +4,34 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# The tools that work without projects/ and benchmarks/.
+COMMANDS = re.findall(r"^    '([a-z-]+)': '", (ROOT / 'mmadn_command.py').read_text(), re.M)
 
 setup(
     name='mmadn',
     version=re.search(r"'(.+)'", (ROOT / 'mmadn' / 'version.py').read_text()).group(1),
     description='Adaptive depth networks with skippable sub-paths for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
     package_dir={'': '.'},  # an editable install then finds benchmarks/ and projects/ of the clone too
     packages=find_packages(include=['mmadn', 'mmadn.*']),
+    py_modules=['mmadn_command'],
+    entry_points={'console_scripts': ['mmadn = mmadn_command:main']},
+    # mmadn/.mim holds links to the clone's folders: openmim looks for configs and tools there.
+    package_data={
+        'mmadn': [
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            *(f'.mim/tools/{name.replace("-", "_")}.py' for name in COMMANDS),
+        ]
+    },
     python_requires='>=3.10',
     # Neither torch nor OpenMMLab: either line of distributions serves, and the user has chosen one.
     install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
     extras_require={
+        'hub': ['huggingface_hub', 'safetensors'],
         'onedl': [
             'onedl-mmengine==0.10.12',
             'onedl-mmcv==2.3.6',

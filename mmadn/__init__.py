@@ -8,6 +8,7 @@ from .models.backbones import (
     ADNSwinTransformer,
     ADNVisionTransformer,
 )
+from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
 from .datasets.image_folder import ImageFolder
 from .depth import AdaptiveDepth, adaptive_backbone
 from .models.heads import DropoutLinearClsHead
@@ -17,7 +18,10 @@ from .models.backbones.short import ShortMobileNetV2, ShortResNet
 from .engine.calibration import CalibrationHook, calibrate
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN
+from .utils.packaged import resolve_packaged_bases
 from .version import __version__
+
+resolve_packaged_bases()
 
 __all__ = [
     'ADNConvNeXt',

@@ -14,12 +14,13 @@ from .engine.distributed import launch_on_cpu
 from .errors import UserError
 from .evaluation.prediction import DTYPES
 from .evaluation.timing import CLOCKS
+from .utils.packaged import config_path
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that every tool over a config takes."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=config_path, help='path, or packaged name, of the config')
     parser.add_argument('--work-dir', help='where results go; by default work_dirs/<name of the config>')
     parser.add_argument(
         '--cfg-options',
@@ -36,7 +37,8 @@ def config_parser(description: str) -> argparse.ArgumentParser:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what every command takes that runs a model at its depths on one device, without a Runner."""
     option = parser.add_argument
-    option('config', help='path of the config of a classifier or a detector with adaptive depth')
+    about = 'path, or packaged name, of the config of a classifier or a detector with adaptive depth'
+    option('config', type=config_path, help=about)
     option('checkpoint', nargs='?', help='path of the checkpoint; without one the weights are untrained')
     option('--device', default='cpu', help='cpu, cuda or cuda:N')
     option(
@@ -94,3 +96,7 @@ def plain_errors():
         yield
     except (UserError, OSError) as error:
         sys.exit(f'error: {error}')
+    except ModuleNotFoundError as error:
+        if error.name != 'mmcv._ext' and 'mmdet' not in str(error):
+            raise
+        sys.exit(f'error: {error}; detectors need mmdet, and mmcv with compiled operators: `make setup`')

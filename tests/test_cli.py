@@ -23,6 +23,21 @@ def test_what_a_user_can_mend_is_one_line(error):
     assert ended.value.code == f'error: {error}'
 
 
+@pytest.mark.parametrize(
+    'error',
+    [
+        ModuleNotFoundError("No module named 'mmdet'", name='mmdet'),
+        ModuleNotFoundError(
+            'mmdet is not installed, please install mmdet manually'
+        ),  # mmengine's, for a base
+        ModuleNotFoundError("No module named 'mmcv._ext'", name='mmcv._ext'),
+    ],
+)
+def test_a_set_up_for_classifiers_says_what_detectors_need(error):
+    with pytest.raises(SystemExit, match='detectors need mmdet, .*: `make setup`'), plain_errors():
+        raise error
+
+
 @pytest.mark.parametrize('error', [ValueError, TypeError, RuntimeError, ImportError, KeyError])
 def test_a_fault_of_torch_or_mmdet_keeps_its_traceback(error):
     with pytest.raises(error), plain_errors():

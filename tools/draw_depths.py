@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
-from mmadn.cli import plain_errors
+from mmadn.cli import config_path, plain_errors
 from mmadn.depth import adaptive_backbone
 from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
@@ -23,7 +23,7 @@ from mmadn.utils.report import drawing
 
 def main():
     parser = argparse.ArgumentParser(description='Draw what a detector finds at several depths.')
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=config_path, help='path, or packaged name, of the config')
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('images', nargs='*', help="paths of images; by default scikit-image's cup of coffee")
     parser.add_argument('--skips', nargs='+', default=['FFFF', 'TTTT'], help='depths; by default FFFF TTTT')

@@ -14,7 +14,7 @@ def main() -> None:
         'feature maps: heads and post-processing are not covered.'
     )
     option = parser.add_argument
-    option('config', help='path of the config')
+    option('config', type=cli.config_path, help='path, or packaged name, of the config')
     option('checkpoint', help='path of the checkpoint')
     option('out', help='the file to write')
     which = parser.add_mutually_exclusive_group()

@@ -12,7 +12,7 @@ def main():
     parser = argparse.ArgumentParser(
         description='Write one sub-network as an ordinary network without mmadn.'
     )
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', type=cli.config_path, help='path, or packaged name, of the config')
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('out', help='writes OUT.pth, the weights, and OUT.py, the config')
     parser.add_argument('--skip', required=True, help='which depth, such as TTFF or base')

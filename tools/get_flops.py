@@ -11,7 +11,9 @@ from mmadn.utils.report import print_table
 def main():
     parser = argparse.ArgumentParser(description='Count the FLOPs and parameters of a network at its depths.')
     parser.add_argument(
-        'config', help='path of the config of a classifier or detector, of an ordinary one too'
+        'config',
+        type=cli.config_path,
+        help='path, or packaged name, of the config of a classifier or detector, of an ordinary one too',
     )
     parser.add_argument(
         '--shape',

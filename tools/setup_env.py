@@ -1,16 +1,14 @@
-"""Sets up the project's own virtual environment in .venv; called by `make setup`.
+"""Sets up the project's own virtual environment in .venv; called by the Makefile.
 
-Needs Python 3.10 to 3.12 and, where no compiled mmcv is cached yet, a C++ compiler. Everything that
-is missing is named in one line. Standard library only, and syntax that Python 3.6 parses, so that
-a Python that is too old is told so as well.
+`setup_env.py demo` installs what classifiers need, and `setup_env.py` everything, with mmcv's operators,
+which are compiled once. What is missing is named in one line. Standard library only, and syntax that
+Python 3.6 parses, so that a Python that is too old is told so as well.
 """
 
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
-import importlib.util
 import os
 import platform
 import re
@@ -20,7 +18,6 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,32 +26,28 @@ VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 LOG = VENV / 'setup.log'
 STAMP = VENV / '.mmadn-setup'
+CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmadn'
 
-OLDEST, NEWEST = (3, 10), (3, 12)
-VENV_GB, BUILD_GB = 6, 1  # with torch's CUDA packages; mmcv's object files take 0.3 GB on a CPU
-STEPS = 5
+VERSION = '{}.{}'.format(*sys.version_info)
+OPERATORS = ['none', 'cpu', 'cuda']  # of mmcv: each also serves who asks for one before it
+GB = 7  # with torch's CUDA packages and, for a while, mmcv's object files
 HEARTBEAT = 10  # seconds
-
-NETWORK = re.compile(
-    'connection broken by|Max retries exceeded|NewConnectionError|ConnectTimeout|ReadTimeout'
-    '|NameResolutionError|Connection refused|ProxyError|SSLError|[Ff]ailed to connect'
-)
 
 
 class SetupError(Exception):
     """Says in one line what is missing and what to do."""
 
 
-def main():
+def main(arguments):
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, interrupt)
     try:
         check_python()
-        if up_to_date():
-            say('.venv is up to date')
-        else:
-            set_up()
+        operators = 'none' if arguments == ['demo'] else wanted_operators()
+        if not up_to_date(operators):
+            with locked():
+                set_up(operators)
         return 0
     except SetupError as error:
         message = str(error)
@@ -66,257 +59,205 @@ def main():
     return 1
 
 
-def set_up():
-    """A stamp is written at the very end only, so an interrupted set-up is taken up again."""
-    pins = requirements()
-    rest = [f'{name}=={pins[name]}' for name in pins if name not in ('torch', 'onedl-mmcv')]
-    check_system(pins)
-    with contextlib.suppress(FileNotFoundError):
+def set_up(operators):
+    """The stamp is written at the very end only, and pip passes over what an interrupted run installed."""
+    if up_to_date(operators):  # by the run that this one waited for
+        return
+    check_system(operators)
+    if STAMP.exists():
         STAMP.unlink()
-
-    step(1, f'virtual environment .venv (Python {python_version()})')
-    if venv_version() != python_version():
+    if not venv_works():
+        say(f'making .venv with Python {VERSION}')
         shutil.rmtree(str(VENV), ignore_errors=True)
         VENV.mkdir()
-        run('creating .venv', [sys.executable, '-m', 'venv', str(VENV)])
-    step(2, f'torch {pins["torch"]}')
-    # With its dependencies: a CUDA build needs the nvidia packages that it names.
-    pip('install', '-c', 'requirements.txt', 'setuptools', 'wheel', 'ninja', 'psutil', 'torch')
-    step(3, f'{len(rest)} packages of requirements.txt')
-    # Without: opencv-python (needs libGL) and a second torch must not come in.
-    pip('install', '--no-deps', '--no-build-isolation', *rest)
-    step(4, f'mmcv {pins["onedl-mmcv"]} with its compiled operators')
-    install_mmcv(pins['onedl-mmcv'])
-    step(5, 'mmadn itself')
+        hint = ' (Debian: apt install python3-venv)'
+        run('making .venv' + hint, sys.executable, '-m', 'venv', VENV)
+    say('installing torch, OpenMMLab and what they need')
+    # In pip's build isolation mmcv sees no torch, and is built without operators.
+    pip('install', '--no-deps', '-r', 'requirements.txt')
+    # A CUDA build of torch needs the nvidia packages that it names, a CPU build nothing more.
+    pip('install', '-c', 'requirements.txt', 'torch')
+    if operators != 'none':
+        say('installing what detectors and tests need')
+        pip('install', '--no-deps', '--no-build-isolation', '-r', 'requirements-full.txt')
+        install_operators(operators)
     # By its path: an import hook would lose to the folder of the clone, seen from the folder above it.
     compat = ('--config-settings', 'editable_mode=compat')
     pip('install', '--no-deps', '--no-build-isolation', *compat, '-e', '.')
-
-    STAMP.write_text(f'{fingerprint()} {operators()}\n')
+    # pip was told not to compile Python files, one by one: for the demo the imported ones are enough.
+    run('importing mmadn', PYTHON, '-c', 'import mmadn.evaluation.subnets')
+    if operators != 'none':
+        compile_all = f'import compileall; compileall.compile_dir({str(VENV / "lib")!r}, quiet=2, workers=0)'
+        run('compiling Python files', PYTHON, '-c', compile_all)
+    STAMP.write_text(f'{fingerprint()} {operators}\n')
     say(f'done; the full output is in {LOG}')
 
 
-# What is there already
-
-
-def requirements():
-    """Name to version, as pinned in requirements.txt."""
-    text = (ROOT / 'requirements.txt').read_text()
-    return dict(re.findall(r'^([\w.-]+)==(\S+)', text, re.M))
-
-
-def python_version():
-    return '{}.{}'.format(*sys.version_info)
-
-
-def venv_version():
-    """Python version of .venv, or None where there is none that runs and has pip."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return venv_python('import pip, sys; print("{}.{}".format(*sys.version_info))')
-
-
-def venv_python(code):
-    command = [str(PYTHON), '-c', code]
-    return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode().strip()
+# What is there already, and what is asked for
 
 
 def fingerprint():
-    digest = hashlib.sha256(f'{ROOT} {python_version()}'.encode())
-    for name in ('requirements.txt', 'setup.py', 'tools/setup_env.py'):
+    digest = hashlib.sha256(f'{ROOT} {VERSION}'.encode())
+    for name in ('requirements.txt', 'requirements-full.txt', 'setup.py', 'tools/setup_env.py'):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
-def operators():
-    """'cuda' where the user asked for mmcv's CUDA operators, else 'cpu'."""
-    return 'cuda' if os.environ.get('FORCE_CUDA') == '1' else 'cpu'
+def wanted_operators():
+    """One of OPERATORS, or the path of the user's own wheel, which has operators of some kind."""
+    if not os.environ.get('MMCV_WHEEL'):
+        return 'cuda' if os.environ.get('FORCE_CUDA') == '1' else 'cpu'
+    wheel = Path(os.environ['MMCV_WHEEL']).expanduser().resolve()
+    name = 'onedl_mmcv-' + pinned('onedl-mmcv')
+    if not (wheel.is_file() and wheel.name.startswith(name)):
+        raise SetupError(f'MMCV_WHEEL={wheel} does not serve: give the path of a wheel {name}*.whl')
+    return str(wheel)
 
 
-def up_to_date():
-    """CUDA operators, once asked for, also serve a later run that does not ask."""
-    stamps = [f'{fingerprint()} {kind}' for kind in {operators(), 'cuda'}]
-    return STAMP.is_file() and STAMP.read_text().strip() in stamps and venv_version() == python_version()
+def up_to_date(operators):
+    if not (STAMP.is_file() and PYTHON.exists()):
+        return False
+    stamp, _, found = STAMP.read_text().strip().partition(' ')
+    serves = found == operators
+    if operators in OPERATORS:  # a wheel of the user's own serves everybody who does not name another
+        serves = found not in OPERATORS[: OPERATORS.index(operators)]
+    return serves and stamp == fingerprint()
 
 
-# What the machine must have
+def pinned(name):
+    return re.search(f'^{name}==(.+)$', (ROOT / 'requirements.txt').read_text(), re.M).group(1)
+
+
+def venv_works():
+    code = f'import pip, sys; sys.exit(sys.version_info[:2] != {tuple(sys.version_info[:2])})'
+    return PYTHON.exists() and not subprocess.call([str(PYTHON), '-c', code], stderr=subprocess.DEVNULL)
 
 
 def check_python():
-    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         raise SetupError(
             'Python {}.{}.{} found, but mmadn needs 3.10, 3.11 or 3.12: install one and name it, '
             'as in `make setup PYTHON=python3.11`'.format(*sys.version_info)
         )
 
 
-def check_system(pins):
-    if not (importlib.util.find_spec('venv') and importlib.util.find_spec('ensurepip')):
-        raise SetupError(
-            f'the venv module of {sys.executable} is incomplete: install it '
-            '(Debian: apt install python3-venv)'
-        )
-    if not any(VENV.glob('lib/python*/site-packages/torch')):
-        check_space(ROOT, VENV_GB)
-    # The full version of torch is not known yet: early is better than after the download.
-    if find_wheel(cache_folder(pins['onedl-mmcv'], pins['torch'] + '*')) is None:
+def check_system(operators):
+    """Before the downloads, when it is not known yet which build of torch will come."""
+    free = shutil.disk_usage(str(ROOT)).free / 1e9
+    if free < GB and not any(VENV.glob('lib/python*/site-packages/torch')):
+        raise SetupError(f'{ROOT} has {free:.1f} GB of free disk space, and about {GB} GB are needed')
+    if operators in ('cpu', 'cuda') and not cached_wheel(pinned('torch') + '*', operators):
         check_compiler()
 
 
 def check_compiler():
     """Returns the C++ compiler."""
-    asked = os.environ.get('CXX')
-    compiler = asked or next(filter(shutil.which, ('c++', 'g++')), None)
-    if compiler is None:
-        raise SetupError(
-            "no C++ compiler found, and mmcv's operators must be compiled: install one "
-            '(Debian: apt install g++) or set CXX'
-        )
+    needed = "mmcv's operators must be compiled"
+    compiler = os.environ.get('CXX') or 'c++'
     if not shutil.which(shlex.split(compiler)[0]):
-        raise SetupError(f'the C++ compiler of CXX was not found: {compiler}')
+        install = 'install one (Debian: apt install g++) or set CXX'
+        raise SetupError(f'no C++ compiler {compiler} found, and {needed}: {install}')
     if not Path(sysconfig.get_path('include'), 'Python.h').is_file():
-        raise SetupError(
-            f"Python.h of Python {python_version()} not found, and mmcv's operators must be "
-            'compiled: install the headers (Debian: apt install python3-dev)'
-        )
+        install = 'install the headers (Debian: apt install python3-dev)'
+        raise SetupError(f'Python.h of Python {VERSION} not found, and {needed}: {install}')
     return compiler
 
 
-def check_space(folder, wanted):
-    free = shutil.disk_usage(str(folder)).free / 1e9
-    if free < wanted:
-        raise SetupError(
-            f'not enough disk space: {folder} has {free:.1f} GB free, and about {wanted} GB are needed'
-        )
+# mmcv's operators
 
 
-# mmcv
-
-
-def install_mmcv(version):
+def install_operators(operators):
+    own = operators not in OPERATORS
+    torch = subprocess.check_output([str(PYTHON), '-c', 'import torch; print(torch.__version__)'])
+    torch = torch.decode().strip()
+    wheel = operators if own else cached_wheel(torch, operators) or build_wheel(torch, operators)
+    say(f'installing {wheel}')
     try:
-        torch_version = venv_python('import torch; print(torch.__version__)')
-    except subprocess.CalledProcessError:
-        raise SetupError('torch cannot be imported in .venv: delete .venv and run it again') from None
-    wheel = cached_wheel(version, torch_version)
-    pip('install', '--no-deps', '--no-index', '--force-reinstall', str(wheel))
-    try:
-        run('importing mmcv._ext', [str(PYTHON), '-c', 'import torch, mmcv._ext'])
-    except SetupError:
-        wheel.unlink()
-        raise SetupError(
-            f'mmcv._ext cannot be imported ({LOG} says why): its wheel was removed from '
-            f'{wheel.parent}, and the next run builds it anew'
-        ) from None
+        pip('install', '--no-deps', '--no-index', '--force-reinstall', wheel)
+        run('importing mmcv._ext', PYTHON, '-c', 'import torch, mmcv._ext')
+    except SetupError as error:
+        if not own:
+            wheel.unlink()
+        remedy = 'give another' if own else 'it was removed, and the next run builds it anew'
+        raise SetupError(f'the wheel {wheel} does not fit torch {torch}: {remedy} ({error})') from None
 
 
-def cached_wheel(version, torch_version):
-    """The compiled wheel of the per-user cache, built if it is not there yet."""
-    folder = cache_folder(version, torch_version)
-    wheel = find_wheel(folder)
-    if wheel is None:
-        compiler = check_compiler()
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            wheel = find_wheel(folder) or build_wheel(version, folder, compiler)
-    say(f'      {wheel}')
-    return wheel
+def wheel_folder(torch, operators):
+    """Named by everything that a compiled wheel depends on."""
+    python = 'cp' + VERSION.replace('.', '')
+    key = f'mmcv{pinned("onedl-mmcv")}-torch{torch}-{python}-{platform.machine()}-{operators}'
+    return CACHE / 'wheels' / key
 
 
-def cache_folder(version, torch_version):
-    """Named by everything that a compiled wheel depends on; the build never sees another's."""
-    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    tag = 'cp{}{}'.format(*sys.version_info)
-    key = f'mmcv{version}-torch{torch_version}-{tag}-{platform.machine()}-{operators()}'
-    return Path(cache) / 'mmadn' / 'wheels' / key
-
-
-def find_wheel(folder):
-    """The wheel in a folder whose name may hold a `*`."""
+def cached_wheel(torch, operators):
+    """For a version of torch, which may hold a `*`; None if there is none."""
+    folder = wheel_folder(torch, operators)
     return next(folder.parent.glob(f'{folder.name}/*.whl'), None)
 
 
-@contextlib.contextmanager
-def locked(folder):
-    """One build at a time; the system drops the lock of a process that was killed."""
-    with open(str(folder / '.lock'), 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say('      another set-up is building it; waiting')
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def build_wheel(version, folder, compiler):
-    """Called with the folder locked, so any other build folder is what a killed build left."""
-    for left in folder.glob('build-*'):
-        shutil.rmtree(str(left), ignore_errors=True)
-    check_space(folder, BUILD_GB)
+def build_wheel(torch, operators):
+    compiler, folder = check_compiler(), wheel_folder(torch, operators)
+    build = folder / 'build'
+    shutil.rmtree(str(build), ignore_errors=True)  # what a killed build left
+    build.mkdir(parents=True)
     cores = len(os.sched_getaffinity(0))
-    say(f'      compiling on {cores} cores; on two it takes about 9 minutes, once')
-
-    build = Path(tempfile.mkdtemp(prefix='build-', dir=str(folder)))
-    env = dict(
-        os.environ,
-        PATH=f'{PYTHON.parent}{os.pathsep}{os.environ["PATH"]}',  # for ninja
-        TMPDIR=str(build),
-        CXX=compiler,
-        MMCV_WITH_OPS='1',
-        MAX_JOBS=os.environ.get('MAX_JOBS', str(cores)),
-    )
-    if operators() == 'cpu':
-        # A visible GPU alone makes mmcv ask for nvcc.
+    say(f"compiling mmcv's operators on {cores} cores; on two it takes about 9 minutes, once")
+    env = {
+        'PATH': f'{PYTHON.parent}:{os.environ["PATH"]}',  # for ninja
+        'TMPDIR': str(build),
+        'CXX': compiler,
+        'MMCV_WITH_OPS': '1',
+        'MAX_JOBS': os.environ.get('MAX_JOBS', str(cores)),
+    }
+    if operators == 'cpu':  # a visible GPU alone makes mmcv ask for nvcc
         env.update(FORCE_CUDA='0', CUDA_VISIBLE_DEVICES='')
-    # pip's own cache does not know with which operators a wheel was built.
-    options = ['--no-deps', '--no-build-isolation', '--no-cache-dir', '--no-binary=onedl-mmcv']
+    # Neither from nor into pip's own cache, which does not know with which operators a wheel was built.
+    options = ('--no-deps', '--no-build-isolation', '--no-cache-dir', '--no-binary=onedl-mmcv', '--verbose')
     try:
-        wheels = build / 'wheels'
-        requirement = f'onedl-mmcv=={version}'
-        progress = functools.partial(compiled, build)
-        pip('wheel', *options, '-w', str(wheels), requirement, env=env, progress=progress)
-        (wheel,) = wheels.glob('*.whl')
-        final = folder / wheel.name
-        os.replace(str(wheel), str(final))
-        return final
+        pip('wheel', *options, '-w', build, 'onedl-mmcv==' + pinned('onedl-mmcv'), **env)
+        (wheel,) = build.glob('*.whl')
+        return wheel.replace(folder / wheel.name)
     finally:
         shutil.rmtree(str(build), ignore_errors=True)
-
-
-def compiled(build):
-    """', 12 of 78 files compiled', or nothing before ninja starts."""
-    for plan in build.glob('**/build.ninja'):
-        total = len(re.findall(r'^build .*\.o:', plan.read_text(), re.M))
-        return f', {len(list(plan.parent.glob("**/*.o")))} of {total} files compiled'
-    return ''
 
 
 # Running things
 
 
-def step(number, text):
-    say(f'[{number}/{STEPS}] {text}')
-
-
 def say(text):
-    print(text, flush=True)
+    print('setup: ' + text, flush=True)
 
 
 def interrupt(signum, frame):
     raise KeyboardInterrupt
 
 
-def pip(verb, *arguments, env=None, progress=None):
-    command = [str(PYTHON), '-m', 'pip', '--disable-pip-version-check', verb, *arguments]
-    run('pip ' + verb, command, env, progress)
+@contextlib.contextmanager
+def locked():
+    """One set-up of a user at a time; the system drops the lock of a process that was killed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(str(CACHE / 'lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say('waiting for another set-up')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def run(what, command, env=None, progress=None):
-    """Runs with all output in the log, and a line on the screen every 10 seconds."""
-    with open(str(LOG), 'ab+') as log:
-        log.write('\n$ {}\n'.format(' '.join(command)).encode())
-        log.flush()
-        begin = log.tell()
-        start = time.time()
+def pip(verb, *arguments, **env):
+    command = (PYTHON, '-m', 'pip', '--disable-pip-version-check', verb)
+    run(f'pip {verb}', *command, *arguments, PIP_NO_COMPILE='1', **env)
+
+
+def run(what, *command, **env):
+    """Runs with all output in the log, whose last line is shown with the time every 10 seconds."""
+    command = [str(word) for word in command]
+    env = dict(os.environ, **env)
+    env.pop('PYTHONDONTWRITEBYTECODE', None)
+    with open(str(LOG), 'a+', errors='replace') as log:
+        print('\n$', *command, file=log, flush=True)
+        begin, start = log.tell(), time.time()
         process = subprocess.Popen(
             command,
             cwd=str(ROOT),
@@ -324,50 +265,45 @@ def run(what, command, env=None, progress=None):
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that stop() reaches ninja too
+            start_new_session=True,  # a group that can be stopped whole, ninja and its compilers too
         )
         try:
             while process.poll() is None:
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(HEARTBEAT)
-                except subprocess.TimeoutExpired:
-                    minutes, seconds = divmod(int(time.time() - start), 60)
-                    say(f'      {minutes}:{seconds:02d}{progress() if progress else ""}')
+                    break
+                minutes, seconds = divmod(int(time.time() - start), 60)
+                print(f'  {minutes}:{seconds:02d} {last_line(log, begin)}', flush=True)
         finally:
-            stop(process)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+        log.seek(begin)
         if process.returncode:
-            log.seek(begin)
-            raise SetupError(explain(what, log.read().decode(errors='replace')))
+            raise SetupError(explain(what, log.read()))
 
 
-def stop(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)  # ninja, told so, ends its compilers
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+def last_line(log, begin):
+    log.seek(begin)
+    lines = [line.strip() for line in log if line.strip() and 'WARNING' not in line]
+    return lines[-1][:70] if lines else ''
 
 
 def explain(what, output):
     """One line for the pages that pip printed."""
     if 'No space left on device' in output:
         return no_space()
-    if NETWORK.search(output) and 'Failed to build' not in output:
-        return (
-            'the package index could not be reached: check the network, the proxy or '
-            f'PIP_INDEX_URL (full output: {LOG})'
-        )
+    if 'connection broken by' in output and 'Failed to build' not in output:  # pip's words for any cause
+        remedy = 'check the network, the proxy or PIP_INDEX_URL'
+        return f'the package index could not be reached: {remedy} (full output: {LOG})'
     errors = re.findall(r'^\s*(?:ERROR|[Ff]atal error|error): *(\S.*)', output, re.M)
     reason = f' ({errors[-1].strip()})' if errors else ''
     return f'{what} failed{reason}; full output: {LOG}'
 
 
 def no_space(place=None):
-    return 'no space left on the disk of {}: a set-up needs about {} GB, a build {} GB more'.format(
-        place or f'{ROOT} or {tempfile.gettempdir()}', VENV_GB, BUILD_GB
-    )
+    return f'no space left on the disk of {place or f"{ROOT} or {CACHE}"}: a set-up needs about {GB} GB'
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

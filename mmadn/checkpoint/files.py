@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import InputError
+from .hub import fetch, load_from_safetensors
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -27,7 +28,7 @@ def read_checkpoint(path: str | Path, key: str | None = None, trusted: bool = Tr
     """The state dict in a file, bare or in a checkpoint of a training, and what `meta` says beside it.
 
     Args:
-        path: The file.
+        path: The file, or an address that `hub.fetch` knows.
         key: Which entry holds the state dict. By default `state_dict`, which one of mmengine has, or
             `model_ema` (the averaged weights that the accuracy of a published one was measured with), or
             `model`.
@@ -39,6 +40,9 @@ def read_checkpoint(path: str | Path, key: str | None = None, trusted: bool = Tr
         OSError: The file cannot be read.
         ValueError: It is no checkpoint, or has no entry `key`.
     """
+    path = fetch(path)
+    if path.suffix == '.safetensors':
+        return load_from_safetensors(str(path))['state_dict'], {}
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)

@@ -3,6 +3,7 @@
 import functools
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,11 +110,9 @@ def test_metafile_says_what_is_counted(model):
     assert not results or list(depths)[0] == results[0]['Depth'] and list(depths)[-1] == results[-1]['Depth']
 
 
-def test_mmpretrain_reads_the_model_index(monkeypatch):
-    monkeypatch.setattr(ModelHub, '_models_dict', {})
-    ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
+def test_mmpretrain_finds_the_models_by_name():
     metainfo = ModelHub._models_dict['swin_t_adn_in1k']
-    assert metainfo.config == str(ROOT / 'configs/adn/swin_t_adn_in1k.py')
+    assert Path(metainfo.config).samefile(ROOT / 'configs/adn/swin_t_adn_in1k.py')
     assert metainfo.full_model.metadata.training_data == 'ImageNet-1k'
     assert metainfo.results[0].metrics == {'Top 1 Accuracy': 81.6}
 
