@@ -1,5 +1,6 @@
 """What a classifier or a detector finds in single images at its depths, and pictures of it."""
 
+import copy
 import textwrap
 import warnings
 from collections import Counter
@@ -20,6 +21,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
+from mmpretrain.models import ImageClassifier
 
 from ..depth import Skip, adaptive_backbone
 from ..errors import InputError
@@ -68,7 +70,7 @@ class Viewer:
 
     def __init__(self, model: BaseModel, cfg: Config, score_thr: float = 0.5):
         self.model, self.score_thr = model, score_thr
-        self.backbone = adaptive_backbone(model)
+        self.backbone, self.classifier = adaptive_backbone(model), isinstance(model, ImageClassifier)
         dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
         if not dataset.get('pipeline'):
             raise InputError('the config has no test_dataloader, which says how images are preprocessed')
@@ -78,24 +80,31 @@ class Viewer:
         self._classes = ({**declared, **(getattr(model, 'dataset_meta', None) or {})}).get('classes')
         self._gflops = {}  # by depth and shape of the input
 
-    def see(self, image: np.ndarray, skip: Skip, rounds: int = 1) -> Sight:
-        """Looks at an image of shape (H, W, 3), BGR, at a depth, which stays set.
+    def see(self, image: np.ndarray, skips: Sequence[Skip], rounds: int = 1) -> list[Sight]:
+        """Looks at an image of shape (H, W, 3), BGR, at some depths, of which the last stays set.
 
         Args:
-            rounds: The latency is the median of so many runs. The first image of a size has one more.
+            rounds: How often the depths run in turn. The latencies are medians of these runs, to which the
+                first run at a depth on a size of image does not count.
         """
-        self.backbone.set_skip(skip)
         data = self.model.data_preprocessor(pseudo_collate([self._packed(image)]), False)
+        runs = [[self._run(data, skip) for skip in skips] for _ in range(rounds)]
+        return [
+            sights[0]._replace(latency_ms=median(sight.latency_ms for sight in sights))
+            for sights in zip(*runs, strict=True)
+        ]
+
+    def _run(self, data: dict, skip: Skip) -> Sight:
+        self.backbone.set_skip(skip)
         cost = self.backbone.skip, tuple(data['inputs'].shape)
         first = cost not in self._gflops
         if first:
             self._gflops[cost] = complexity(self.model, data['inputs'])['gflops']
-        times = []
-        for _ in range(first + rounds):
+        for _ in range(1 + first):
+            own = copy.deepcopy(data['data_samples'])  # for the model writes into them
             with torch.no_grad(), timed(data['inputs'].device) as took:
-                (sample,) = self.model(**data, mode='predict')
-            times.append(took())
-        return Sight(cost[0], median(times[first:]), self._gflops[cost], sample.to('cpu'))
+                (sample,) = self.model(data['inputs'], own, mode='predict')
+        return Sight(cost[0], took(), self._gflops[cost], sample.to('cpu'))
 
     def shape(self, image: np.ndarray) -> tuple[int, int, int]:
         """Channels, height and width that the test pipeline gives an image of shape (H, W, 3)."""
@@ -114,7 +123,7 @@ class Viewer:
 
     def summary(self, sample: BaseDataElement) -> str:
         """What was found, in a few words."""
-        if 'pred_score' in sample:
+        if self.classifier:
             return ', '.join(f'{name}: {value:.1%}' for name, value in self.scores(sample, 2).items())
         labels = Counter(self._found(sample).labels.tolist()).most_common()
         names = ', '.join(f'{count} {self._name(label)}' for label, count in labels)
@@ -122,7 +131,7 @@ class Viewer:
 
     def compare(self, image: np.ndarray, skips: Sequence[Skip], rounds: int = 1) -> np.ndarray:
         """A picture, RGB, of what is found in an image at several depths, at most four in a row."""
-        panels = [self.panel(image, self.see(image, skip, rounds)) for skip in skips]
+        panels = [self.panel(image, sight) for sight in self.see(image, skips, rounds)]
         gap = np.full_like(panels[0][:, :8], 255)
         columns = min(4, len(panels))
         panels += [np.full_like(panels[0], 255)] * (-len(panels) % columns)
@@ -180,9 +189,7 @@ class Viewer:
         height, width = (2 * max(1, round(times * side / 2)) for side in image.shape[:2])
         way = 'nearest' if times > 2 else 'bilinear' if times > 1 else 'area'
         picture = np.ascontiguousarray(mmcv.imresize(image, (width, height), interpolation=way)[..., ::-1])
-        if 'pred_instances' not in sample:
-            return picture
-        found = self._found(sample)
+        found = () if self.classifier else self._found(sample)
         if not len(found):
             return picture
         colours = [CLASS_COLOURS[label % len(CLASS_COLOURS)] for label in found.labels.tolist()]
