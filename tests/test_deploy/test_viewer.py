@@ -156,6 +156,13 @@ def test_a_video_can_be_read_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['new']
 
 
+def test_a_network_without_adaptive_depth_is_refused():
+    model, cfg = classifier()
+    model.backbone = torch.nn.Identity()
+    with pytest.raises(TypeError, match='no adaptive depth'):
+        Viewer(model, cfg)
+
+
 def test_a_config_without_test_data_is_refused():
     model, cfg = classifier()
     cfg.test_dataloader = None
