@@ -141,7 +141,9 @@ def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **
 
 
 def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
-    """Draws rows as dots, the Pareto front as a line through its dots, and names the front and both ends.
+    """Draws rows as dots, the Pareto front as a line through its dots, and names both ends and the front.
+
+    A name that would hide another one is left out.
 
     Args:
         cost, quality: The keys of the rows that go along the axes.
@@ -154,10 +156,16 @@ def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: flo
     ):
         axes.plot([row[cost] * scale for row in group], [row[quality] for row in group], **style)
     ends = [choose(rows, key=lambda row: row['gflops']) for choose in (min, max)]
-    for row in {row['skip']: row for row in [*front, *ends]}.values():
-        place = row[cost] * scale, row[quality]
-        axes.annotate(row['skip'], place, (0, 7), textcoords='offset points', ha='center', fontsize=9)
-    axes.margins(0.08, 0.15)
+    axes.margins(0.1, 0.15)
+    axes.figure.draw_without_rendering()  # only then is it known where the names are
+    boxes, style = [], dict(textcoords='offset points', ha='right', fontsize=9)
+    for row in {row['skip']: row for row in [*ends, *front]}.values():
+        name = axes.annotate(row['skip'], (row[cost] * scale, row[quality]), (3, 6), **style)
+        box = name.get_window_extent()
+        if any(box.overlaps(other) for other in boxes):
+            name.remove()
+        else:
+            boxes.append(box)
 
 
 def legend_above(axes: Axes, columns: int = 2) -> None:

@@ -7,7 +7,7 @@ from benchmarks import tables
 from mmadn.evaluation import profile, subnets
 from mmadn.evaluation.columns import COLUMNS
 from mmadn.evaluation.table import as_text
-from mmadn.utils.report import cells, digits, flops_text, print_table
+from mmadn.utils.report import cells, digits, draw_front, flops_text, print_table
 
 METRICS = {'accuracy/top1': 75.1, 'accuracy/top5': 92.2}
 COSTS = dict(latency_p50_ms=123.4, latency_p95_ms=222.2, gflops=4.11, params=125.5)
@@ -62,6 +62,16 @@ def test_few_flops_are_shown_as_mflops():
 )
 def test_large_numbers_have_no_exponent(value, text):
     assert digits(value) == text
+
+
+def test_names_on_a_front_hide_no_other():
+    rows = [dict(skip=f'F{i:03}', gflops=1 + i / 100, top1=70 + i) for i in range(80)]
+    axes = Figure().subplots()
+    draw_front(axes, rows, 'gflops', 'top1')
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert {'F000', 'F079'} <= {text.get_text() for text in axes.texts} and 9 < len(boxes) < 80
 
 
 def contest(path):
