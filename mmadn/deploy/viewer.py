@@ -76,7 +76,8 @@ class Viewer:
             raise InputError('the config has no test_dataloader, which says how images are preprocessed')
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
             self._pipeline = Compose([step for step in dataset.pipeline if 'LoadImage' not in str(step.type)])
-            declared = dataset.get('metainfo') or getattr(DATASETS.get(dataset.type), 'METAINFO', {})
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                declared = dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {})
         self._classes = ({**declared, **(getattr(model, 'dataset_meta', None) or {})}).get('classes')
         self._gflops = {}  # by depth and shape of the input
 

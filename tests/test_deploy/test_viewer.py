@@ -1,5 +1,7 @@
 """Pictures and videos of what is found at several depths."""
 
+import copy
+
 import cv2
 import detectors
 import numpy as np
@@ -77,6 +79,13 @@ def test_the_names_of_classes(meta, name):
     model, cfg = classifier()
     model.dataset_meta = meta  # of the checkpoint
     assert Viewer(model, cfg)._name(2) == name
+
+
+def test_the_names_of_coco_come_from_its_data_set(detector):
+    model, cfg = detector
+    cfg = copy.deepcopy(cfg)
+    del cfg.test_dataloader.dataset['metainfo']
+    assert Viewer(model, cfg)._name(60) == 'dining table'
 
 
 def found(*boxes, size=64, **fields):
