@@ -41,6 +41,7 @@ setup(
         'openmmlab': ['mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmpretrain==1.2.0'],
         'analysis': ['grad-cam==1.5.7'],
         'export': ['onnx==1.23.2', 'onnxruntime==1.23.2', 'onnxscript==0.7.2'],
+        'playground': ['gradio==6.31.0'],
         'dev': [
             'pytest==9.2.0',
             'pytest-xdist==3.8.0',

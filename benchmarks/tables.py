@@ -12,6 +12,7 @@ from mmadn.utils.report import (
     cells,
     drawing,
     flops_unit,
+    legend_above,
     print_table,
     write_json,
 )
@@ -101,7 +102,7 @@ def _draw_over_gflops(axes: Axes, out: dict) -> None:
     bottom = min(slope * low, *(t['q1'] for t in medians.values()))
     axes.set_ylim(0.9 * bottom, 1.08 * max(t['q3'] for t in medians.values()))
     axes.set(xlabel=f'{unit} of an image (multiply-adds)', ylabel='ms a batch: median and quartiles')
-    axes.legend(loc='lower right', frameon=False)
+    legend_above(axes)
 
 
 def _draw_bars(axes: Axes, out: dict) -> dict:

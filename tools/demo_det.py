@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
-from draw_depths import draw_depths, init_detector, read
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
+from mmadn.checkpoint.files import load_model
+from mmadn.deploy.images import read_image, write_image
+from mmadn.deploy.viewer import Viewer
 from mmadn.evaluation import subnets
 from mmadn.utils.report import print_table
 from projects.paper.shapes import write_shapes
@@ -27,9 +30,10 @@ def main() -> None:
     print('Testing all 16 depths on 200 images that no setting was picked on', flush=True)
     rows = subnets.evaluate_subnets(cfg, checkpoint)
     subnets.write_report(rows, cfg.work_dir, config=CONFIG, checkpoint=checkpoint)
-    images = [read(f'{cfg.data_root}/test/{number:04d}.png') for number in DRAWN]
-    model = init_detector(CONFIG, checkpoint, device='cpu')
-    draw_depths(model, images, ('FFFF', 'TTTT'), f'{cfg.work_dir}/detections.png')
+    viewer = Viewer(load_model(cfg, checkpoint), cfg)
+    images = [read_image(f'{cfg.data_root}/test/{number:04d}.png') for number in DRAWN]
+    pictures = [viewer.compare(image, ('FFFF', 'TTTT'), rounds=5) for image in images]
+    write_image(f'{cfg.work_dir}/detections.png', np.vstack(pictures))
     print_table(subnets.table(rows), title='One detector, 16 depths: T skips a stage, F runs it whole')
     print(f'The pictures: {cfg.work_dir}/subnets.png and {cfg.work_dir}/detections.png')
 

@@ -1,4 +1,6 @@
 import argparse
+import itertools
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from benchmarks import loads
 from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy import controller, stream
-from mmadn.deploy.images import read_images
+from mmadn.deploy.images import length, read_frames, resized
+from mmadn.deploy.viewer import Viewer
 from mmadn.evaluation import profile, table
 from mmadn.evaluation.flops import default_shape
 from mmadn.evaluation.timing import read_clock
@@ -26,10 +29,12 @@ def main():
     cli.add_model_arguments(parser)
     option = parser.add_argument
     option('--source', help='a video, the number of a camera or a folder of images; else generated ones')
-    option('--frames', type=int, default=300, help='images')
-    option('--deadline-ms', type=float, help='by default what the fastest keeps under full load')
+    option('--frames', type=int, help='images; by default all of a video or folder, and else 300')
+    option('--video', action='store_true', help='write stream.mp4 with what was found drawn into it')
+    option('--score-thr', type=float, default=0.5, help='what a detector scores less is not drawn')
+    option('--deadline-ms', type=float, help='by default what the fastest depth just keeps')
     option('--mode', choices=controller.MODES, default='deadline', help='target: hold the mean latency')
-    option('--load', choices=loads.PATTERNS, default='steps', help='of the machine, over the images')
+    option('--load', choices=loads.PATTERNS, default='none', help='invented, over the images')
     option('--high', type=float, default=1.5, help='the full load: by which factor images take longer')
     option('--period', type=int, default=100, help='of steps and saw, in images')
     option(
@@ -38,7 +43,7 @@ def main():
         default='simulated',
         help='each image spins after its end in proportion to its time; or a process a core computes',
     )
-    option('--compare', choices=('all', 'ends', 'none'), default='all', help='with which fixed depths')
+    option('--compare', choices=('all', 'ends', 'none'), default='ends', help='with which fixed depths')
     option('--profile', help='a profile.json of this network and machine; else one is measured first')
     option('--profile-seconds', type=float, default=30, help='for that, at most')
     args = parser.parse_args()
@@ -51,11 +56,18 @@ def main():
     with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
-        args.shape = args.shape or default_shape(cfg)
-        load = loads.load_pattern(args.load, args.frames, args.high, args.period)
+        count, fps = length(args.source)
+        load = loads.load_pattern(
+            args.load, count if args.frames is None else args.frames, args.high, args.period
+        )
         rows = args.profile and table.read_table(args.profile)
-        images = read_images(args.source, args.shape)
+        frames = read_frames(args.source, args.shape or default_shape(cfg))
         model = load_model(cfg, args.checkpoint, args.device)
+        viewer = Viewer(model, cfg, args.score_thr)
+        first = next(frames)
+        args.shape = args.shape or viewer.shape(first)
+        frames = itertools.chain([first], frames)
+        frames, drawn = itertools.tee(frames) if args.video else (frames, None)
         if rows:
             table.check(rows, model)
         clock = read_clock(args.clock, args.device)
@@ -71,15 +83,22 @@ def main():
                 clock=args.clock,
                 progress=progress,
             )['subnets']
-        deadline = args.deadline_ms or loads.default_deadline(rows, args.high)
+        deadline = args.deadline_ms or loads.default_deadline(rows, load.max())
         depths = controller.DepthController(rows, deadline, args.mode)
         fixed = stream.fixed_depths(rows, depths, args.compare)
         others = ', '.join(fixed) or 'nothing'
-        progress(f'{args.frames} images, {args.mode} {deadline:.4g} ms, compared with {others}')
-        with loads.slow_down(args.load_by, args.high, clock) as slower:
-            records = stream.run(model, images, depths, load, slower, fixed, args.dtype, clock, progress)
+        progress(f'{len(load)} images, {args.mode} {deadline:.4g} ms, compared with {others}')
+        images = resized(frames, args.shape)
+        filming = (
+            viewer.filming(f'{out}/stream.mp4', drawn, fps, rows, deadline) if args.video else nullcontext()
+        )
+        with loads.slow_down(args.load_by, args.high, clock) as slower, filming as watch:
+            records = stream.run(
+                model, images, depths, load, slower, fixed, args.dtype, clock, progress, watch
+            )
         summary = stream.summarise(records, rows, deadline)
-        title = f'{args.config}, {args.mode} {deadline:.4g} ms, load {args.load} ({args.load_by})'
+        title = f'{args.config}, {args.mode} {deadline:.4g} ms'
+        title += '' if args.load == 'none' else f', load {args.load} ({args.load_by})'
         about = {k: v for k, v in vars(args).items() if k not in ('out', 'cfg_options', 'deadline_ms')}
         about |= dict(title=title, deadline_ms=deadline, overloaded=depths.overloaded_frames)
         stream.write_stream(records, summary, rows, out, **about)
@@ -89,7 +108,7 @@ def main():
         print(
             f'At {depths.overloaded_frames} images no depth was expected to keep it, and the fastest one ran.'
         )
-    print(f'{out}/stream.{{json,png}}')
+    print(f'{out}/stream.{{json,png{",mp4" if args.video else ""}}}')
 
 
 if __name__ == '__main__':

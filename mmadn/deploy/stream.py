@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..depth import adaptive_backbone
-from ..evaluation.profile import precision, predict, prepare, rehearse
+from ..evaluation.prediction import first_sample, precision, predict, prepare, rehearse
 from ..evaluation.select import read_table
 from ..evaluation.timing import timed
-from ..utils.report import BLUE, GREY, VERMILION, cells, drawing, machine, write_json
+from ..utils.report import BLUE, GREY, VERMILION, cells, drawing, legend_above, machine, write_json
 from .controller import DepthController
 
 CONTROLLER = 'controller'
@@ -68,6 +69,7 @@ def run(
     dtype: str = 'float32',
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[str], object] = print,
+    watch: Callable[[dict, BaseDataElement], object] | None = None,
 ) -> list[dict]:
     """Runs a stream by a real clock: the controller, and fixed depths to compare with, on the same images.
 
@@ -84,6 +86,7 @@ def run(
         dtype: See `profile_subnets`.
         clock: Returns seconds.
         progress: Takes a line now and then.
+        watch: Takes each record of the controller, with what was found.
 
     Returns:
         `frame`, `load`, `policy` ('controller' or a fixed depth), `skip` and `latency_ms` of each prediction.
@@ -103,10 +106,12 @@ def run(
                 skip = controller.next() if policy == CONTROLLER else policy
                 backbone.set_skip(skip)
                 with timed(device, clock) as took, slower.image(device) if slower else nullcontext():
-                    predict(model, data)
+                    output = predict(model, data)
+                records.append(_record(i, factor, policy, skip, took()))
                 if policy == CONTROLLER:
                     controller.learn(took())
-                records.append(_record(i, factor, policy, skip, took()))
+                    if watch:
+                        watch(records[-1], first_sample(output))
             if time.monotonic() - reported > 10:
                 reported = time.monotonic()
                 progress(
@@ -271,7 +276,7 @@ def picture(
     title: str | None = None,
     mode: str = 'deadline',
 ) -> None:
-    """Draws latency, depth and load of the controller over the images, as a PNG."""
+    """Draws latency and depth of the controller over the images, and the load if there is one, as a PNG."""
     frames = [record for record in records if record['policy'] == CONTROLLER]
     x = np.array([record['frame'] for record in frames])
     latency = np.array([record['latency_ms'] for record in frames])
@@ -282,8 +287,10 @@ def picture(
     # An outlier many times the deadline would flatten everything else, so it is drawn at the upper edge.
     highest = max(1.3 * deadline_ms, 1.1 * float(np.percentile(latency, 99.5)))
     beyond = latency > highest
-    with drawing(path, (10, 7), rows=3, sharex=True, height_ratios=(3, 2, 1)) as (figure, axes):
-        top, middle, bottom = axes[:, 0]
+    ratios = (3, 2, 1) if max(load) > 1 else (3, 2)
+    size = 10, 1 + sum(ratios)
+    with drawing(path, size, rows=len(ratios), sharex=True, height_ratios=ratios) as (figure, axes):
+        top, middle, *rest = axes[:, 0]
         top.plot(x, latency, '-', color=BLUE, lw=0.8, label='latency')
         top.axhline(deadline_ms, color='black', ls='--', lw=1, label=f'{mode}, {deadline_ms:.4g} ms')
         label = f'{"missed" if mode == "deadline" else "over"}, {late.mean():.1%}'
@@ -293,12 +300,13 @@ def picture(
             edge = np.full(beyond.sum(), 0.98 * highest)
             top.plot(x[beyond], edge, '^', color=VERMILION, ms=6, label=label)
         top.set(ylabel='latency (ms)', ylim=(0, highest))
-        top.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=4, frameon=False)
+        legend_above(top, columns=4)
         middle.step(x, [used.index(record['skip']) for record in frames], where='mid', color=BLUE)
         middle.set_yticks(range(len(used)), used, family='monospace')
         middle.set(ylabel='depth, slower upwards', ylim=(-0.5, len(used) - 0.5))
-        bottom.fill_between(x, 1, load, step='mid', color=GREY, alpha=0.6)
-        bottom.set(ylabel='load (factor)', xlabel='image', xlim=(x[0] - 0.5, x[-1] + 0.5))
-        bottom.set_ylim(1, max(1.1, 1.1 * max(load)))
+        for bottom in rest:
+            bottom.fill_between(x, 1, load, step='mid', color=GREY, alpha=0.6)
+            bottom.set(ylabel='load (factor)', ylim=(1, max(1.1, 1.1 * max(load))))
+        axes[-1, 0].set(xlabel='image', xlim=(x[0] - 0.5, x[-1] + 0.5))
         if title:
             figure.suptitle(title, x=0.01, ha='left', fontsize=11)

@@ -29,5 +29,11 @@ COLUMNS = {
     'peak_memory_mib': Column('peak MiB', '.1f', lambda depth: depth.peak_memory_mib()),
     'energy_j': Column('J', '#.3g', lambda depth: depth.energy_j()),
 }
-# Of the twelve figures that COCO's evaluator gives a task, those that tables show; files have all.
-LABELS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+# How metrics are called in tables and pictures. Of the twelve figures that COCO's evaluator gives a task,
+# tables show those with a name here; files have all.
+LABELS = {
+    'accuracy/top1': 'top-1 (%)',
+    'accuracy/top5': 'top-5 (%)',
+    'coco/bbox_mAP': 'box AP',
+    'coco/segm_mAP': 'mask AP',
+}

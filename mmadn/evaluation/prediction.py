@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 
@@ -36,6 +37,13 @@ def predict(model: BaseModel, data: dict) -> torch.Tensor | list:
     if isinstance(model, ImageClassifier):
         return model(data['inputs'], mode='tensor')
     return model(**data, mode='predict')
+
+
+def first_sample(output: torch.Tensor | list) -> BaseDataElement:
+    """What `predict` gave for the first image, as `predict` of the stock model has it."""
+    return (
+        DataSample().set_pred_score(output[0].softmax(0)) if isinstance(output, torch.Tensor) else output[0]
+    )
 
 
 def rehearse(model: BaseModel, data: dict, dtype: str) -> None:

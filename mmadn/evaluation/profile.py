@@ -17,6 +17,7 @@ from ..utils.report import (
     draw_front,
     drawing,
     flops_unit,
+    legend_above,
     machine,
     markdown_table,
     replacing,
@@ -237,7 +238,7 @@ def picture(report: dict, path: str | Path) -> None:
             draw_front(axes[0, 1], rows, 'latency_p50_ms', metrics[0])
             axes[0, 1].set(xlabel='median latency of a batch (ms)', ylabel=axis_label(metrics[0]))
         for each in axes.flat:
-            each.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+            legend_above(each)
         figure.suptitle(remarks(report)[0].rstrip('.'), fontsize=10)
 
 

@@ -17,7 +17,16 @@ from ..checkpoint.files import load_weights
 from ..datasets.checks import check_classes
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
 from ..errors import InputError
-from ..utils.report import draw_front, drawing, flops_unit, machine, markdown_table, replacing, write_json
+from ..utils.report import (
+    draw_front,
+    drawing,
+    flops_unit,
+    legend_above,
+    machine,
+    markdown_table,
+    replacing,
+    write_json,
+)
 from .flops import complexity
 from .table import as_text, axis_label, metrics_of
 from .timing import interleaved
@@ -128,9 +137,8 @@ def plot(rows: list[dict], path) -> None:
     with drawing(path, (7, 4.5)) as (_, axes):
         axes = axes.item()
         draw_front(axes, rows, 'gflops', metric, scale)
-        axes.set(title='Sub-networks of one model')
         axes.set(xlabel=f'{unit} (multiply-adds)', ylabel=axis_label(metric))
-        axes.legend(loc='lower right')
+        legend_above(axes)
 
 
 def write_report(rows: list[dict], out, **about) -> None:

@@ -23,8 +23,8 @@ def metrics_of(rows: list[dict]) -> list[str]:
 
 
 def axis_label(metric: str) -> str:
-    """The label of an axis; mmpretrain's accuracies are percentages, and COCO's average precision is not."""
-    return f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric)
+    """What an axis or a column says of a metric."""
+    return LABELS.get(metric, metric)
 
 
 def as_text(rows: list[dict], cost: str) -> list[dict]:
@@ -36,10 +36,8 @@ def as_text(rows: list[dict], cost: str) -> list[dict]:
     metrics = metrics_of(rows)
     columns = {'skip': ('skip', ''), **{name: column[:2] for name, column in COLUMNS.items()}}
     for name in metrics:
-        if name in LABELS:
-            columns[name] = (LABELS[name], '.3f')
-        elif not name.startswith('coco/'):
-            columns[name] = (name, '.2f')
+        if name in LABELS or not name.startswith('coco/'):  # whose average precision is no percentage
+            columns[name] = (axis_label(name), '.3f' if name.startswith('coco/') else '.2f')
     rows = sorted(rows, key=lambda row: -row['gflops'])
     if metrics:
         columns['Pareto'] = ('Pareto', '')

@@ -23,6 +23,7 @@ from .cores import available_cores
 # The colours of Okabe and Ito, which the colour-blind tell apart.
 BLUE, VERMILION, GREEN, ORANGE = '#0072B2', '#D55E00', '#009E73', '#E69F00'
 SKY, PINK, GREY = '#56B4E9', '#CC79A7', '#999999'
+CLASS_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PINK, SKY, '#F0E442')  # of classes, in turn
 
 
 @contextmanager
@@ -59,13 +60,19 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def print_table(rows: list[dict], title: str | None = None) -> None:
-    """Prints rows with the same keys to the screen; numbers and formatted numbers stand right."""
+    """Prints rows with the same keys to the screen; numbers and formatted numbers stand right.
+
+    A table of many columns does without the spaces beside its lines, so as to fit 80 characters.
+    """
+    console = Console()
     table = Table(title=title and escape(title), title_justify='left')
     for name in rows[0] if rows else ():
-        table.add_column(escape(name), justify='right' if _numeric(rows, name) else 'left')
+        table.add_column(escape(name), justify='right' if _numeric(rows, name) else 'left', overflow='fold')
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row.values()))
-    Console().print(table)
+    if console.measure(table, options=console.options.update(width=1000)).minimum > console.width:
+        table.padding = 0
+    console.print(table)
 
 
 def markdown_table(rows: list[dict]) -> str:
@@ -91,16 +98,27 @@ def cells(rows: list[dict], columns: dict[str, tuple[str, str]]) -> list[dict]:
 
     Args:
         columns: For each key of the rows its heading and its format, such as `('GFLOPs', '#.3g')`. A key
-            that no row has makes no column, and a row that lacks it has an empty cell there.
+            that no row has makes no column, and a row that lacks it has an empty cell there. The column
+            `gflops` is in MFLOPs where that is easier to read, see `flops_unit`.
     """
+    if 'gflops' in columns and (counted := [row['gflops'] for row in rows if row.get('gflops')]):
+        scale, unit = flops_unit(counted)
+        rows = [{**row, 'gflops': row['gflops'] * scale} if row.get('gflops') else row for row in rows]
+        columns = {**columns, 'gflops': (unit, columns['gflops'][1])}
     shown = {key: column for key, column in columns.items() if any(row.get(key) is not None for row in rows)}
     return [
         {
-            heading: '' if row.get(key) is None else format(row[key], spec)
+            heading: '' if row.get(key) is None else digits(row[key], spec)
             for key, (heading, spec) in shown.items()
         }
         for row in rows
     ]
+
+
+def digits(value: Any, spec: str = '#.3g') -> str:
+    """A value by its format; large numbers have neither an exponent nor a point at their end."""
+    text = format(value, spec).removesuffix('.')
+    return f'{value:.0f}' if 'e+' in text else text
 
 
 @contextmanager
@@ -123,7 +141,9 @@ def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **
 
 
 def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
-    """Draws rows as dots, the Pareto front as a line through its dots, and names the front and both ends.
+    """Draws rows as dots, the Pareto front as a line through its dots, and names both ends and the front.
+
+    A name that would hide another one is left out.
 
     Args:
         cost, quality: The keys of the rows that go along the axes.
@@ -136,15 +156,32 @@ def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: flo
     ):
         axes.plot([row[cost] * scale for row in group], [row[quality] for row in group], **style)
     ends = [choose(rows, key=lambda row: row['gflops']) for choose in (min, max)]
-    for row in {row['skip']: row for row in [*front, *ends]}.values():
-        place = row[cost] * scale, row[quality]
-        axes.annotate(row['skip'], place, (0, 7), textcoords='offset points', ha='center', fontsize=9)
-    axes.margins(0.08, 0.15)
+    axes.margins(0.1, 0.15)
+    axes.figure.draw_without_rendering()  # only then is it known where the names are
+    boxes, style = [], dict(textcoords='offset points', ha='right', fontsize=9)
+    for row in {row['skip']: row for row in [*ends, *front]}.values():
+        name = axes.annotate(row['skip'], (row[cost] * scale, row[quality]), (3, 6), **style)
+        box = name.get_window_extent()
+        if any(box.overlaps(other) for other in boxes):
+            name.remove()
+        else:
+            boxes.append(box)
+
+
+def legend_above(axes: Axes, columns: int = 2) -> None:
+    """Says above the axes, where no point can be, what their labelled parts are."""
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
 
 def flops_unit(gflops: Iterable[float]) -> tuple[float, str]:
     """By what GFLOPs are multiplied to be read easily, and the unit that they then have."""
     return (1.0, 'GFLOPs') if max(gflops) >= 0.1 else (1e3, 'MFLOPs')
+
+
+def flops_text(gflops: float) -> str:
+    """A number of GFLOPs with the unit that suits it."""
+    scale, unit = flops_unit([gflops])
+    return f'{digits(gflops * scale)} {unit}'
 
 
 def machine() -> dict:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmadn.errors import InputError
-from mmadn.evaluation.columns import COLUMNS, LABELS
-from mmadn.evaluation.table import metrics_of, read_report
+from mmadn.evaluation.columns import COLUMNS
+from mmadn.evaluation.table import axis_label, metrics_of, read_report
 from mmadn.utils.report import (
     BLUE,
     GREEN,
@@ -197,7 +197,7 @@ def _scale(points: list[dict], cost: str) -> tuple[float, str]:
 def tables(points: list[dict], cost: str, metric: str) -> tuple[list[dict], list[dict]]:
     """The points as text, by label and dearest first; and the rows of `compare`, empty for one label."""
     scale, unit = _scale(points, cost)
-    digits = 3 if metric in LABELS else 2  # COCO's average precision is no percentage
+    digits = 3 if metric.startswith('coco/') else 2  # COCO's average precision is no percentage
     rows = [
         {
             **point,
@@ -212,7 +212,7 @@ def tables(points: list[dict], cost: str, metric: str) -> tuple[list[dict], list
         'label': ('label', ''),
         'skip': ('skip', ''),
         'shown cost': (unit, '#.3g'),
-        'shown metric': (LABELS.get(metric, metric), ''),
+        'shown metric': (axis_label(metric), ''),
         'seeds': ('seeds', ''),
         'mark': ('Pareto', ''),
     }
@@ -262,7 +262,7 @@ def plot(points: list[dict], cost: str, metric: str, path: str | Path, title: st
         axes.set(
             title=title or '',
             xlabel=f'{unit} (multiply-adds)' if cost == 'gflops' else unit,
-            ylabel=f'{metric} (%)' if metric.startswith('accuracy') else LABELS.get(metric, metric),
+            ylabel=axis_label(metric),
         )
         figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 3), frameon=False)
         _annotate(figure, axes, names, covered)

@@ -588,7 +588,7 @@ def test_bad_input_leaves_nothing_behind(inputs, checkpoint, out, skip, message)
 def test_tool_prints_what_was_saved(inputs, capsys):
     tool(inputs / 'adn.py', inputs / 'adn.pth', inputs / 'net.pth', '--skip', 'base', '--shape', 3, 32, 32)
     text = capsys.readouterr().out
-    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'GFLOPs', 'weights (MB)'):
+    for word in ('adaptive, FFFF', 'TTTT alone', 'parameters (M)', 'MFLOPs', 'weights (MB)'):
         assert word in text
     saved = torch.load(inputs / 'net.pth')
     assert saved['meta']['skip'] == 'TTTT' and saved['meta']['cfg'] == (inputs / 'net.py').read_text()

@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager
 
 import cv2
+import detectors
+import mmcv
 import numpy as np
 import pytest
 import toy
@@ -14,7 +16,7 @@ from conftest import ROOT
 
 from benchmarks.loads import load_pattern
 from mmadn.deploy import DepthController, simulate
-from mmadn.deploy.images import read_images
+from mmadn.deploy.images import read_images, resized
 from mmadn.deploy.stream import (
     fixed_depths,
     picture,
@@ -25,6 +27,7 @@ from mmadn.deploy.stream import (
     verdict,
     write_stream,
 )
+from mmadn.deploy.viewer import Viewer
 
 CONFIG = 'configs/demo/resnet50_adn_digits.py'
 SHAPE = (3, 32, 40)
@@ -195,7 +198,8 @@ def tool(monkeypatch):
 
 def test_tool(tool, pictures, capfd):
     small = ['--shape', *SHAPE, '--profile-seconds', 0.01, '--frames', 12, '--threads', 1]
-    tool(CONFIG, *small, '--source', pictures / 'video.avi', '--out', pictures / 'a', '--period', 6)
+    steps = ['--load', 'steps', '--period', 6]
+    tool(CONFIG, *small, '--source', pictures / 'video.avi', '--out', pictures / 'a', *steps)
     data = json.loads((pictures / 'a' / 'stream.json').read_text())
     mine = [r for r in data['frames'] if r['policy'] == 'controller']
     assert len(mine) == 12 and [r['load'] for r in mine] == [1, 1, 1, 1.5, 1.5, 1.5] * 2
@@ -216,6 +220,39 @@ def test_tool(tool, pictures, capfd):
     data = json.loads((pictures / 'b' / 'stream.json').read_text())
     assert set(data['policies']) == {'controller'} and data['deadline_ms'] == 5
     assert 'off the target of 5 ms' in capfd.readouterr().out
+
+
+def test_a_video_of_ones_own_is_streamed_once_without_a_load_and_drawn(tool, pictures, capfd):
+    rows = [{name: value for name, value in row.items() if name != 'params'} for row in ROWS]
+    (pictures / 'profile.json').write_text(json.dumps({'subnets': rows}))
+    options = ['--profile', pictures / 'profile.json', '--threads', 1, '--video', '--deadline-ms', 0.001]
+    tool(CONFIG, '--source', pictures / 'video.avi', '--out', pictures / 'a', *options)
+    data = json.loads((pictures / 'a' / 'stream.json').read_text())
+    mine = [r for r in data['frames'] if r['policy'] == 'controller']
+    assert [r['load'] for r in mine] == [1, 1, 1] and data['shape'] == [3, 32, 32]  # as the config tests
+    assert set(data['policies']) == {'controller', 'FFFF', 'TTTT'} and 'load' not in data['title']
+    drawn = mmcv.VideoReader(str(pictures / 'a' / 'stream.mp4'))
+    frames = list(drawn)
+    assert len(frames) == 3 and drawn.fps == 10 and frames[0].shape == (384 + 58, 512, 3)
+    assert [round(frame[100:].mean() / 80) for frame in frames] == [0, 1, 2]
+    assert all((frame[:50] < 100).any() for frame in frames)  # depth and latency
+    assert 'stream.{json,png,mp4}' in capfd.readouterr().out
+
+
+def test_a_detector_draws_the_frames_as_they_were_before_they_were_resized(tmp_path):
+    cfg = detectors.config('retinanet')
+    model = detectors.build('retinanet').eval()
+    viewer, frame = Viewer(model, cfg), np.full((90, 120, 3), 200, np.uint8)
+    shape = viewer.shape(frame)
+    assert shape[0] == 3 and shape[1] / shape[2] == 0.75
+    controller, shown = DepthController(ROWS, 45), []
+    viewer.panel = lambda image, sight: shown.append((image.shape, sight)) or np.zeros((64, 64, 3), np.uint8)
+    with viewer.filming(tmp_path / 'a.mp4', iter([frame] * 2), 10, ROWS, 0.001) as watch:
+        run(model, resized([frame] * 2, shape), controller, [1, 1], watch=watch)
+    assert [shape for shape, _ in shown] == [frame.shape] * 2
+    for _, sight in shown:
+        assert sight.sample.ori_shape == shape[1:] and sight.remark == 'over 0.001 ms'
+        assert sight.gflops == {r['skip']: r['gflops'] for r in ROWS}[sight.skip]
 
 
 @pytest.mark.parametrize(

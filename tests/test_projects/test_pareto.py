@@ -127,7 +127,7 @@ def test_tables_show_units_and_spread():
     points[0] |= {'skip': 'TT', 'sd': 0.125, 'seeds': 3}
     points[1] |= {'front': False}
     networks, differences = pareto.tables(points, 'gflops', TOP1)
-    assert list(networks[0]) == ['label', 'skip', 'MFLOPs', TOP1, 'seeds', 'Pareto']
+    assert list(networks[0]) == ['label', 'skip', 'MFLOPs', 'top-1 (%)', 'seeds', 'Pareto']
     assert [list(r.values()) for r in networks] == [
         ['a', '', '40.0', '72.00', '1', ''],
         ['a', 'TT', '20.0', '70.00 ± 0.12', '3', '*'],
@@ -156,7 +156,7 @@ def test_picture_names_the_ends_and_no_name_hides_another(write, tmp_path, monke
     assert sorted(text.get_text() for text in names) == ['FF', 'FF', 'TT', 'TT']
     boxes = [text.get_window_extent() for text in names]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert axes.get_xlabel() == 'GFLOPs (multiply-adds)' and axes.get_ylabel() == f'{TOP1} (%)'
+    assert axes.get_xlabel() == 'GFLOPs (multiply-adds)' and axes.get_ylabel() == 'top-1 (%)'
     assert axes.get_title() == 'a title'
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ['a', 'b', 'c', 'not on the front']

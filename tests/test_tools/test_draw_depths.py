@@ -2,18 +2,19 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from matplotlib.axes import Axes
 from mmdet.apis import DetInferencer, inference_detector, init_detector
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData
 from PIL import Image
+
+from mmadn.deploy.images import writing_video
 
 CONFIG = ROOT / 'configs/demo/mask_rcnn_r50adn_shapes.py'
 
@@ -66,45 +67,39 @@ def test_inferencer_changes_its_depth(detector, photograph):
     assert scores['FFFF'] != scores['TTTT']
 
 
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
 def test_draws_every_depth_of_every_image(tool, detector, photograph, tmp_path, monkeypatch, capsys):
-    out = tmp_path / 'new' / 'depths.png'
-    titles = []
-    monkeypatch.setattr(Axes, 'set_title', lambda axes, title: titles.append(title))
-    skips = ['--skips', 'FFFF', 'base']
-    arguments = [*detector, photograph, photograph, *skips, '--out', str(out), '--device', 'cpu']
-    monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *arguments, '--score-thr', '0.1'])
+    folder, out = tmp_path / 'folder', tmp_path / 'new'
+    (folder / 'sub').mkdir(parents=True)
+    for name in ('a.jpg', 'sub/a.png'):
+        Image.open(photograph).save(folder / name)
+    arguments = [*detector, photograph, str(folder), '--skips', 'FFFF', 'base', '--out', str(out)]
+    monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *arguments, '--score-thr', '0.1', '--device', 'cpu'])
     tool.main()
-    with Image.open(out) as picture:
-        assert picture.size == (1500, 1215)
-    assert [path.name for path in out.parent.iterdir()] == ['depths.png']
-    assert [title[:4] for title in titles] == ['FFFF', 'TTTT'] * 2
-    gflops = [float(title.split()[1]) for title in titles]
-    assert gflops[0] > gflops[1]
-    assert str(out) in capsys.readouterr().out
+    pictures = ['photograph.png', 'a.png', 'sub/a.png']
+    assert capsys.readouterr().out.splitlines()[-3:] == [str(out / name) for name in pictures]
+    assert sorted(out.rglob('*.png')) == sorted(out / name for name in pictures)
+    assert {size(out / name) for name in pictures} == {(2 * 512 + 8, 384 + 58)}
 
 
-def test_draws_over_a_photograph_of_its_own(tool, detector, tmp_path, monkeypatch):
-    out = tmp_path / 'depths.png'
-    monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *detector, '--skips', 'TTTT', '--out', str(out)])
+def test_draws_a_video_that_plays(tool, detector, tmp_path, monkeypatch):
+    with writing_video(tmp_path / 'given.avi', 7) as write:
+        for i in range(4):
+            write(np.full((60, 80, 3), 60 * i, np.uint8))
+    arguments = [*detector, str(tmp_path / 'given.avi'), '--out', str(tmp_path / 'new'), '--device', 'cpu']
+    monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *arguments])
     tool.main()
-    with Image.open(out) as picture:
-        assert len(picture.convert('RGB').getcolors(1 << 24)) > 1000
-
-
-def test_drawn_boxes_are_where_they_were_found(tool, detector):
-    model = init_detector(*detector, device='cpu')
-    image = np.full((64, 64, 3), 255, np.uint8)
-    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
-    masks[:, 16:32, 16:32] = True
-    found = dict(scores=torch.ones(1), labels=torch.tensor([2]), masks=masks)
-    found['bboxes'] = torch.tensor([[16.0, 16.0, 32.0, 32.0]])
-    result = DetDataSample(pred_instances=InstanceData(**found))
-    picture = tool.drawn(image, result, model.dataset_meta, 0.5)
-    assert picture.shape == (1024, 1024, 3)
-    rows, columns = np.nonzero((picture != 255).any(2))
-    assert 246 <= rows.min() <= 256 <= 511 <= rows.max() <= 522
-    assert 246 <= columns.min() <= 256 <= 511 <= columns.max() <= 522
-    assert result.pred_instances.bboxes.max() == 32  # the result itself is as it was
+    video = mmcv.VideoReader(str(tmp_path / 'new' / 'given.mp4'))
+    frames = list(video)
+    assert len(frames) == 4 and video.fps == 7 and frames[0].shape == (384 + 58, 2 * 512 + 8, 3)
+    shades = [frame[100:, :500].mean() for frame in frames]
+    assert shades == sorted(shades) and shades[-1] > shades[0] + 100
+    head = frames[0][:50]
+    assert (head > 200).mean() > 0.8 and (head < 100).any()  # black on white
 
 
 @pytest.mark.parametrize(
@@ -112,17 +107,19 @@ def test_drawn_boxes_are_where_they_were_found(tool, detector):
     [
         ({1: 'missing.pth'}, 'missing.pth'),
         ({2: 'missing.png'}, 'missing.png'),
-        ({2: __file__}, 'cannot be read as an image'),
+        ({2: __file__}, 'is no video that OpenCV reads'),
+        ({2: str(Path(__file__).parent)}, 'has no images'),
+        ({3: 'photograph.png'}, 'would both be drawn into'),
         ({4: 'TTF'}, "skip='TTF'"),
-        ({0: str(ROOT / 'configs/demo/mask_rcnn_r50_shapes.py')}, 'no adaptive depth'),
+        ({0: str(ROOT / 'configs/demo/mask_rcnn_r50_shapes.py')}, 'not a checkpoint of the model'),
     ],
 )
 def test_mistakes_get_one_line(tool, detector, photograph, tmp_path, monkeypatch, change, message):
-    arguments = [*detector, photograph, '--skips', 'FFFF', '--out', str(tmp_path / 'depths.png')]
+    arguments = [*detector, photograph, '--skips', 'FFFF', '--out', str(tmp_path / 'depths')]
     for position, argument in change.items():
         arguments[position] = argument
     monkeypatch.setattr(sys, 'argv', ['draw_depths.py', *arguments])
     with pytest.raises(SystemExit, match=message) as error:
         tool.main()
     assert str(error.value).startswith('error: ') and '\n' not in str(error.value)
-    assert not (tmp_path / 'depths.png').exists()
+    assert not list(tmp_path.rglob('depths*/*'))

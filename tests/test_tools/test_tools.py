@@ -97,7 +97,7 @@ def test_test_subnets(trained, digits, skips, tmp_path):
     names = [row['skip'] for row in data['subnets']]
     assert names == ['TTTT', 'TTFF'] if skips else len(set(names)) == 16
     assert (tmp_path / 'subnets.md').exists() and (tmp_path / 'subnets.png').exists()
-    assert 'GFLOPs' in done.stdout and 'TTFF' in done.stdout
+    assert 'MFLOPs' in done.stdout and 'TTFF' in done.stdout
     assert 'Epoch(test)' in done.stdout and 'System environment' not in done.stdout
 
 
