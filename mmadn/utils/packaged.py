@@ -25,9 +25,9 @@ def resolve_packaged_bases() -> None:
 
     def find(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, _, name = cfg_path.partition('::')
-        return (
-            (str(PACKAGED / 'configs' / name), None) if package == 'mmadn' else of_others(cfg_path, filename)
-        )
+        if package != 'mmadn':
+            return of_others(cfg_path, filename)
+        return str(PACKAGED / 'configs' / name), None
 
     Config._get_cfg_path = staticmethod(find)
     MODULE2PACKAGE['mmadn'] = 'mmadn'  # for mmengine.hub
