@@ -1,6 +1,7 @@
 """Adaptive Depth Networks with Skippable Sub-Paths (NeurIPS 2024) for OpenMMLab."""
 
 from .utils import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
+from .utils import quiet_imports  # noqa: F401
 from .models.backbones import (
     ADNConvNeXt,
     ADNMobileNetV2,
@@ -8,8 +9,8 @@ from .models.backbones import (
     ADNSwinTransformer,
     ADNVisionTransformer,
 )
-from .datasets.image_folder import ImageFolder
-from .depth import AdaptiveDepth, adaptive_backbone
+from .datasets import ImageFolder, use_data
+from .depth import AdaptiveDepth, adaptive_backbone, split
 from .models.heads import DropoutLinearClsHead
 from .engine.self_distillation import SelfDistillationHook
 from .engine.teacher import DistillationHook
@@ -38,5 +39,7 @@ __all__ = [
     'SubnetValLoop',
     'adaptive_backbone',
     'calibrate',
+    'split',
+    'use_data',
     '__version__',
 ]

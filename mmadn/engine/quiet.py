@@ -1,0 +1,85 @@
+"""A Runner that shows on the screen what is done and how far it is; its log file has all the rest."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+# How remarks begin that say nothing about the training.
+REMARKS = ('"FileClient" will', '"HardDiskBackend" is', 'Checkpoints will be saved', 'Exp name', 'paramwise')
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner without pages on the environment, the config and the hooks on the screen.
+
+    The log file has them, and what libraries print while it trains or tests.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for handler, level in self._screen.items():
+            handler.setLevel(level)
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        handlers = [each for each in logger.handlers if not isinstance(each, logging.FileHandler)]
+        self._screen = {handler: handler.level for handler in handlers}
+        for handler in handlers:
+            handler.setLevel(logging.ERROR)  # until the Runner is made
+            handler.addFilter(_is_progress)
+            handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+        return logger
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Sends what libraries print and warn of in the block into the log file."""
+        files = [each.stream for each in self.logger.handlers if isinstance(each, logging.FileHandler)]
+        with open(os.devnull, 'w') as nowhere, warnings.catch_warnings():
+            stream = files[0] if files else nowhere  # other processes than the first have no log file
+            warnings.showwarning = lambda message, category, *args: print(
+                f'{category.__name__}: {message}', file=stream
+            )
+            with redirect_stdout(stream):
+                yield
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        with self.quietly():
+            return super().build_train_loop(loop)
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        with self.quietly():
+            return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        with self.quietly():
+            return super().build_test_loop(loop)
+
+    def train(self) -> nn.Module:
+        with self.quietly():
+            return super().train()
+
+    def test(self) -> dict:
+        with self.quietly():
+            return super().test()
+
+
+def _is_progress(record: logging.LogRecord) -> bool:
+    return not str(record.msg).lstrip().startswith(REMARKS)
+
+
+def quiet_runner(cfg: Config) -> QuietRunner:
+    """A QuietRunner that leaves a config alone which lies in its own work dir.
+
+    mmengine writes the config of a run into the work dir, with all that command lines changed, over a file of
+    that name.
+    """
+    folder = os.path.dirname(os.path.abspath(cfg.filename)) if cfg.filename else None
+    if folder == os.path.abspath(cfg.work_dir):
+        cfg = Config({**cfg})
+    return QuietRunner.from_cfg(cfg)
