@@ -18,6 +18,7 @@ from .errors import InputError, UserError
 from .evaluation.prediction import DTYPES
 from .evaluation.timing import CLOCKS
 from .utils.explain import explain, message, near
+from .utils.quiet_imports import import_quietly
 
 # What mmengine's Runner reads of a config beside its own arguments, and a config need not have.
 READ_BY_RUNNER = (
@@ -63,6 +64,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of parsed arguments, with `--cfg-options` merged and the processes set up."""
     cfg = Config.fromfile(args.config)
     merge_options(cfg, args.cfg_options)
+    import_quietly(cfg.get('default_scope'))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -1,6 +1,5 @@
 import shlex
 import sys
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -10,6 +9,7 @@ from mmadn import cli
 from mmadn.datasets import use_data
 from mmadn.engine.schedule import set_epochs
 from mmadn.engine.training import resume, say, train
+from mmadn.utils.report import writable
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def configured(cfg: Config, args) -> Config:
         set_epochs(cfg, args.epochs)
     if args.data:
         data = use_data(cfg, *args.data, classes=args.classes, images=args.images)
-        path = Path(cfg.work_dir) / 'config.py'
+        path = writable(cfg.work_dir) / 'config.py'
         cfg.dump(path)
         cfg = Config.fromfile(path)
         say([*data.remarks, f'Config: {path}, to be edited and trained again'])

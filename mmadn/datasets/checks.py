@@ -67,8 +67,11 @@ def check_weights(cfg: Config) -> None:
     Raises:
         FileNotFoundError: A file is missing.
     """
+    whole = cfg.get('load_from')
+    if whole and '://' not in whole and not Path(whole).exists():
+        raise FileNotFoundError(f'there is no checkpoint {whole}')
     for node, path in list(_pretrained(cfg.model)):
-        if cfg.get('load_from') or cfg.get('resume'):
+        if whole or cfg.get('resume'):
             node['init_cfg'] = None
         elif '://' not in path and not Path(path).exists():
             raise FileNotFoundError(
@@ -153,11 +156,11 @@ def check_names(
     missing = [name for name in classes if name not in found]
     more = [name for name in found if name not in classes] if exact or missing else []
     if missing or (exact and more):
-        lacks = f' lacks the classes {some(missing)}' if missing else ''
-        has = f' has {some(more)}' if more else ''
+        lacks = f' without {some(missing)}' if missing else ''
+        has = f' with {some(more)}' if more else ''
         raise InputError(
-            f'{where}{lacks}{" and" if lacks and has else ""}{has}, other classes than {reference} '
-            f'({some(classes)}); rename or remove them, or choose classes that both have with --classes'
+            f'{where}: other classes than {reference} ({some(classes)}),{lacks}{" and" if lacks and has else ""}'
+            f'{has}; rename or remove folders or categories, or choose what both have with --classes'
         )
     if exact and list(found) != list(classes):
         raise InputError(f'{where} has the classes of {reference} in another order: {some(found)}')

@@ -17,6 +17,9 @@ from .splitting import OwnData
 
 KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'backend_args')  # of a data set that another one replaces
 
+# What configs name before they use it: a change of it in the written config would change nothing.
+UNUSED = ('dataset_type', 'metainfo', 'train_pipeline', 'test_pipeline')
+
 
 def use_data(
     cfg: Config,
@@ -66,6 +69,8 @@ def use_data(
         for evaluator in _dicts(cfg.get(f'{split}_evaluator')):
             if 'ann_file' in evaluator:
                 evaluator.ann_file = settings['ann_file']
+    for name in UNUSED:
+        cfg.pop(name, None)
     _set_root(cfg, data)
     _set_classes(cfg, len(data.classes))
     batch = _fit_batch(cfg, data.images['train'])

@@ -15,8 +15,17 @@ from torch import nn
 REMARKS = ('"FileClient" will', '"HardDiskBackend" is', 'Checkpoints will be saved', 'Exp name', 'paramwise')
 
 
-class QuietRunner(Runner):
-    """mmengine's Runner without pages on the environment, the config and the hooks on the screen.
+class CarefulRunner(Runner):
+    """mmengine's Runner, which writes its config into the work dir, but not over the file that it is from."""
+
+    def dump_config(self) -> None:
+        given = self.cfg.filename
+        if given and os.path.dirname(os.path.abspath(given)) != os.path.abspath(self.work_dir):
+            super().dump_config()
+
+
+class QuietRunner(CarefulRunner):
+    """A Runner without pages on the environment, the config and the hooks on the screen.
 
     The log file has them, and what libraries print while it trains or tests.
     """
@@ -60,6 +69,10 @@ class QuietRunner(Runner):
         with self.quietly():
             return super().build_test_loop(loop)
 
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        with self.quietly():
+            return super().load_checkpoint(*args, **kwargs)
+
     def train(self) -> nn.Module:
         with self.quietly():
             return super().train()
@@ -74,12 +87,5 @@ def _is_progress(record: logging.LogRecord) -> bool:
 
 
 def quiet_runner(cfg: Config) -> QuietRunner:
-    """A QuietRunner that leaves a config alone which lies in its own work dir.
-
-    mmengine writes the config of a run into the work dir, with all that command lines changed, over a file of
-    that name.
-    """
-    folder = os.path.dirname(os.path.abspath(cfg.filename)) if cfg.filename else None
-    if folder == os.path.abspath(cfg.work_dir):
-        cfg = Config({**cfg})
-    return QuietRunner.from_cfg(cfg)
+    """A QuietRunner for tests: it writes no config into a work dir that may have one of the training."""
+    return QuietRunner.from_cfg(Config({**cfg}))

@@ -79,7 +79,7 @@ def _scale(scheduler: Any, share: float) -> None:
     for name in ('begin', 'end', 'T_max'):
         if name in scheduler:
             value = scheduler[name] * share
-            scheduler[name] = round(value, 4) if smooth else round(value)
+            scheduler[name] = value if smooth else round(value)
     if smooth and {'end', 'T_max'} & scheduler.keys():
         scheduler['convert_to_iter_based'] = True
 

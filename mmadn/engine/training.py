@@ -3,7 +3,9 @@
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datasets.checks import (
     check_classes,
@@ -15,7 +17,7 @@ from ..datasets.checks import (
 )
 from ..depth import AdaptiveDepth, unwrap
 from ..errors import InputError
-from .quiet import quiet_runner
+from .quiet import CarefulRunner, QuietRunner
 
 
 def train(cfg: Config, verbose: bool = False) -> Runner:
@@ -39,14 +41,31 @@ def train(cfg: Config, verbose: bool = False) -> Runner:
             'this config trains in mixed precision, which needs a GPU; give --cfg-options '
             'optim_wrapper.type=OptimWrapper'
         )
-    runner = Runner.from_cfg(cfg) if verbose else quiet_runner(cfg)
+    runner = (CarefulRunner if verbose else QuietRunner).from_cfg(cfg)
     check_classes(runner, ('train', 'val'))
     for loop in (runner.train_loop, runner.val_loop):
         if loop is not None:
             name_unreadable_images(loop.dataloader.dataset)
+    runner.register_hook(FrozenNormsCheck())
     say(about(runner))
     runner.train()
     return runner
+
+
+class FrozenNormsCheck(Hook):
+    """Stops a training of frozen batch norms into which no weights were loaded."""
+
+    def before_train(self, runner: Runner) -> None:
+        backbone = unwrap(runner.model).backbone
+        backbone.train()
+        norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm) and not norm.training]
+        if any(not norm.running_mean.any() and (norm.running_var == 1).all() for norm in norms):
+            raise InputError(
+                'the norms of the backbone are frozen with the statistics of an untrained network; start from '
+                'weights by --load-from or model.backbone.init_cfg, or train the norms by --cfg-options '
+                'model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True '
+                'model.backbone.frozen_stages=-1'
+            )
 
 
 def resume(cfg: Config, checkpoint: str) -> None:

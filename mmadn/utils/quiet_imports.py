@@ -1,11 +1,21 @@
-"""Imports mmpretrain's data sets without the remark that the OneDL line prints at each start."""
+"""Imports of OpenMMLab's libraries without what the OneDL line prints at each start."""
 
 import io
 import sys
 from contextlib import redirect_stdout
+from importlib import import_module
+from importlib.util import find_spec
 
-REMARK = 'Could not import OneDL\n'
 
-with redirect_stdout(io.StringIO()) as printed:
-    import mmpretrain.datasets  # noqa: F401
-sys.stdout.write(printed.getvalue().replace(REMARK, ''))
+def import_quietly(library: str | None) -> None:
+    """Imports a library of data sets, the default scope of a config, without a remark on missing OneDL."""
+    name = f'{library}.datasets'
+    if library not in ('mmdet', 'mmpretrain') or name in sys.modules or find_spec(library) is None:
+        return
+    with redirect_stdout(io.StringIO()) as printed:
+        import_module(name)
+    lines = printed.getvalue().splitlines(keepends=True)
+    sys.stdout.write(''.join(line for line in lines if not line.startswith('Could not import OneDL')))
+
+
+import_quietly('mmpretrain')
