@@ -18,6 +18,7 @@ from .models.backbones.short import ShortMobileNetV2, ShortResNet
 from .engine.calibration import CalibrationHook, calibrate
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN
+from .registry import MODELS
 from .version import __version__
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     'DistillationHook',
     'DropoutLinearClsHead',
     'ImageFolder',
+    'MODELS',
     'SelfDistillationHook',
     'ShortMobileNetV2',
     'ShortResNet',

@@ -156,11 +156,10 @@ def check_names(
     missing = [name for name in classes if name not in found]
     more = [name for name in found if name not in classes] if exact or missing else []
     if missing or (exact and more):
-        lacks = f' without {some(missing)}' if missing else ''
-        has = f' with {some(more)}' if more else ''
+        what = [f'without {some(missing)}'] * bool(missing) + [f'with {some(more)}'] * bool(more)
         raise InputError(
-            f'{where}: other classes than {reference} ({some(classes)}),{lacks}{" and" if lacks and has else ""}'
-            f'{has}; rename or remove folders or categories, or choose what both have with --classes'
+            f'{where}: other classes than {reference} ({some(classes)}), {" and ".join(what)}; rename or '
+            'remove folders or categories, or choose what both have with --classes'
         )
     if exact and list(found) != list(classes):
         raise InputError(f'{where} has the classes of {reference} in another order: {some(found)}')

@@ -17,6 +17,7 @@ from .splitting import OwnData
 
 KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'backend_args')  # of a data set that another one replaces
 
+SMALL_BATCH, FEW_BATCHES = 16, 8  # a small data set has batches of so many images, or so many batches
 # What configs name before they use it: a change of it in the written config would change nothing.
 UNUSED = ('dataset_type', 'metainfo', 'train_pipeline', 'test_pipeline')
 
@@ -127,12 +128,12 @@ def _fitting(topk: int | Sequence[int], classes: int) -> int | tuple[int, ...]:
 
 
 def _fit_batch(cfg: Config, images: int) -> int:
-    """Makes an epoch have a batch at least; returns its size."""
+    """Makes an epoch have several batches, if there are enough images for it; returns their size."""
     loader = cfg.train_dataloader
-    batch = min(loader.get('batch_size', 1), images)
-    loader.batch_size = batch
-    if 'head' in cfg.model and batch > 1 and images % batch == 1 and not loader.get('batch_sampler'):
+    loader.batch_size = min(loader.get('batch_size', 1), max(SMALL_BATCH, images // FEW_BATCHES), images)
+    left = images % loader.batch_size
+    if 'head' in cfg.model and left == 1 and 'batch_sampler' not in loader:
         loader.drop_last = True  # a single image at the end of an epoch has no batch statistics
     if (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
         cfg.auto_scale_lr.enable = True
-    return batch
+    return loader.batch_size

@@ -1,10 +1,12 @@
 """A Runner that shows on the screen what is done and how far it is; its log file has all the rest."""
 
+import io
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from textwrap import shorten
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -12,7 +14,11 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 # How remarks begin that say nothing about the training.
-REMARKS = ('"FileClient" will', '"HardDiskBackend" is', 'Checkpoints will be saved', 'Exp name', 'paramwise')
+REMARKS = (
+    *('"FileClient" will', '"HardDiskBackend" is', 'Checkpoints will be saved', 'Exp name', 'paramwise'),
+    *('Evaluating ', 'bbox_mAP_', 'segm_mAP_'),
+)
+MISMATCHES = ('size mismatch', 'unexpected key', 'missing keys')  # how mmengine begins to tell of them
 
 
 class CarefulRunner(Runner):
@@ -70,8 +76,13 @@ class QuietRunner(CarefulRunner):
             return super().build_test_loop(loop)
 
     def load_checkpoint(self, *args, **kwargs) -> dict:
-        with self.quietly():
-            return super().load_checkpoint(*args, **kwargs)
+        with self.quietly(), redirect_stdout(io.StringIO()) as printed:
+            checkpoint = super().load_checkpoint(*args, **kwargs)
+        lines = [line for line in printed.getvalue().splitlines() if line.startswith(MISMATCHES)]
+        if lines:
+            left = shorten('; '.join(lines), 300)
+            self.logger.warning(f'Weights that do not fit this model are left out: {left}')
+        return checkpoint
 
     def train(self) -> nn.Module:
         with self.quietly():

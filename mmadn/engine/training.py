@@ -61,8 +61,8 @@ class FrozenNormsCheck(Hook):
         norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm) and not norm.training]
         if any(not norm.running_mean.any() and (norm.running_var == 1).all() for norm in norms):
             raise InputError(
-                'the norms of the backbone are frozen with the statistics of an untrained network; start from '
-                'weights by --load-from or model.backbone.init_cfg, or train the norms by --cfg-options '
+                'the norms of the backbone are frozen with the statistics of an untrained network; start '
+                'from weights by --load-from or model.backbone.init_cfg, or train the norms by --cfg-options '
                 'model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True '
                 'model.backbone.frozen_stages=-1'
             )
