@@ -29,11 +29,6 @@ def config(name, work_dir):
 
 
 def dataset(cfg, split):
-    """The data set of a config that was written into a file and read again."""
-    path = Path(cfg.work_dir) / 'config.py'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cfg.dump(path)
-    cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 

@@ -25,6 +25,7 @@ def test_warm_up_and_decay_keep_their_share():
     ]
     for _ in range(3 * length):
         rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
         for each in schedulers:
             each.step()
     assert rates[0] == pytest.approx(0.04)
