@@ -85,7 +85,7 @@ def merge_options(cfg: Config, options: dict) -> None:
     Raises:
         ValueError: An option sets what nothing reads, or a `data_root` is that of no data.
     """
-    check_names(cfg, options)
+    check_options(cfg, options)
     for new in (cfg.get('data_root'), options.get('data_root')):
         if new:
             move_data(cfg, new.rstrip('/'))
@@ -128,7 +128,7 @@ def _is_under(path: str, root: str) -> bool:
     return path == root or path.startswith(f'{root}/')
 
 
-def check_names(cfg: Config, options: dict) -> None:
+def check_options(cfg: Config, options: dict) -> None:
     """Stops at an option that nothing reads: one whose first name no config has, or a misspelt one.
 
     What a class does not take it refuses itself when it is built. Settings without a `type` are of no class.

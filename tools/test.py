@@ -1,6 +1,6 @@
 from mmadn import cli
 from mmadn.checkpoint.files import load_weights
-from mmadn.datasets.checks import check_classes, check_data
+from mmadn.datasets.checks import check_data, check_loops
 from mmadn.engine.quiet import quiet_runner
 from mmadn.evaluation.subnets import subnet_test_cfg
 
@@ -16,7 +16,7 @@ def main() -> None:
         if args.skip:
             cfg.test_cfg = subnet_test_cfg(cfg, args.skip)
         runner = quiet_runner(cfg)
-        check_classes(runner, ('test',))
+        check_loops(runner, ('test',))
         load_weights(runner, args.checkpoint)
         runner.test()
 

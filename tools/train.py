@@ -1,5 +1,6 @@
 import shlex
 import sys
+from argparse import Namespace
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -9,7 +10,8 @@ from mmadn import cli
 from mmadn.datasets import use_data
 from mmadn.engine.schedule import set_epochs
 from mmadn.engine.training import resume, say, train
-from mmadn.utils.report import writable
+from mmadn.errors import InputError
+from mmadn.utils.report import replacing
 
 
 def main() -> None:
@@ -58,13 +60,13 @@ def main() -> None:
     say([f'All depths: {run(test)} {shlex.join([config_of(cfg, args), str(checkpoint)])}'])
 
 
-def configured(cfg: Config, args) -> Config:
+def configured(cfg: Config, args: Namespace) -> Config:
     """The config with what the arguments change; one for own data becomes a file in the work dir."""
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr and 'auto_scale_lr' not in cfg:
-        raise cli.InputError(f'--auto-scale-lr: {args.config} does not say auto_scale_lr.base_batch_size')
+        raise InputError(f'--auto-scale-lr: {args.config} does not say auto_scale_lr.base_batch_size')
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     if args.load_from:
@@ -73,8 +75,9 @@ def configured(cfg: Config, args) -> Config:
         set_epochs(cfg, args.epochs)
     if args.data:
         data = use_data(cfg, *args.data, classes=args.classes, images=args.images)
-        path = writable(cfg.work_dir) / 'config.py'
-        cfg.dump(path)
+        path = f'{cfg.work_dir}/config.py'
+        with replacing(path) as temporary:  # several processes write it
+            cfg.dump(temporary)
         cfg = Config.fromfile(path)
         say([*data.remarks, f'Config: {path}, to be edited and trained again'])
     if args.resume:
@@ -82,11 +85,11 @@ def configured(cfg: Config, args) -> Config:
     return cfg
 
 
-def config_of(cfg: Config, args) -> str:
+def config_of(cfg: Config, args: Namespace) -> str:
     return f'{cfg.work_dir}/config.py' if args.data else args.config
 
 
-def stopped(cfg: Config, args) -> str:
+def stopped(cfg: Config, args: Namespace) -> str:
     """What to say after Ctrl-C: with which command the training goes on."""
     if not find_latest_checkpoint(cfg.work_dir):
         return 'Stopped before the first checkpoint: there is nothing to resume'

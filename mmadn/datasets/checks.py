@@ -89,8 +89,10 @@ def _pretrained(node: Any) -> Iterable[tuple[dict, str]]:
         yield node, init['checkpoint']
 
 
-def check_classes(runner: Runner, splits: Sequence[str]) -> None:
+def check_loops(runner: Runner, splits: Sequence[str]) -> None:
     """Stops where data sets do not fit each other or the model, or metrics do not fit the data.
+
+    Their data sets from here on name an image that cannot be read.
 
     Args:
         splits: Of 'train', 'val' and 'test'.
@@ -104,6 +106,7 @@ def check_classes(runner: Runner, splits: Sequence[str]) -> None:
         if loop is None:
             continue
         dataset = innermost(loop.dataloader.dataset)
+        name_unreadable_images(dataset)
         classes = dataset.metainfo.get('classes')
         check_coco(dataset)
         if classes is None:
@@ -214,7 +217,6 @@ def _opens(path: str) -> bool:
 
 def name_unreadable_images(dataset: BaseDataset) -> None:
     """Lets a data set say which image it is that cannot be read, also from the process of a data worker."""
-    dataset = innermost(dataset)
     dataset.prepare_data = partial(_prepare_data, dataset)
 
 

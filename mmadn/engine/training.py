@@ -7,14 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..datasets.checks import (
-    check_classes,
-    check_data,
-    check_weights,
-    innermost,
-    name_unreadable_images,
-    some,
-)
+from ..datasets.checks import check_data, check_loops, check_weights, innermost, some
 from ..depth import AdaptiveDepth, unwrap
 from ..errors import InputError
 from .quiet import CarefulRunner, QuietRunner
@@ -42,10 +35,7 @@ def train(cfg: Config, verbose: bool = False) -> Runner:
             'optim_wrapper.type=OptimWrapper'
         )
     runner = (CarefulRunner if verbose else QuietRunner).from_cfg(cfg)
-    check_classes(runner, ('train', 'val'))
-    for loop in (runner.train_loop, runner.val_loop):
-        if loop is not None:
-            name_unreadable_images(loop.dataloader.dataset)
+    check_loops(runner, ('train', 'val'))
     runner.register_hook(FrozenNormsCheck())
     say(about(runner))
     runner.train()
@@ -56,7 +46,8 @@ class FrozenNormsCheck(Hook):
     """Stops a training of frozen batch norms into which no weights were loaded."""
 
     def before_train(self, runner: Runner) -> None:
-        backbone = unwrap(runner.model).backbone
+        model = unwrap(runner.model)
+        backbone = getattr(model, 'backbone', model)
         backbone.train()
         norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm) and not norm.training]
         if any(not norm.running_mean.any() and (norm.running_var == 1).all() for norm in norms):
@@ -89,7 +80,7 @@ def say(lines: list[str]) -> None:
 def about(runner: Runner) -> list[str]:
     """What is trained on what."""
     model, loop = unwrap(runner.model), runner.train_loop
-    backbone, loader = model.backbone, loop.dataloader
+    backbone, loader = getattr(model, 'backbone', model), loop.dataloader
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     network = f'{type(model).__name__} on {type(backbone).__name__}, {parameters:.3g} M parameters'
     if isinstance(backbone, AdaptiveDepth):

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.amp import autocast
 
 from ..checkpoint.files import load_weights
-from ..datasets.checks import check_classes
+from ..datasets.checks import check_loops
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
 from ..engine.quiet import quiet_runner
 from ..errors import InputError
@@ -41,7 +41,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     adaptive = skips != 'all' or is_adaptive(cfg)
     cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
-    check_classes(runner, ['test'])
+    check_loops(runner, ['test'])
     load_weights(runner, checkpoint)
     metrics = runner.test()
     if not metrics:

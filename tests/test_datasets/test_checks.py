@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from mmadn.cli import plain_errors
 from mmadn.datasets import ImageFolder
-from mmadn.datasets.checks import check_classes, check_weights, name_unreadable_images
+from mmadn.datasets.checks import check_loops, check_weights, name_unreadable_images
 from mmadn.engine.training import FrozenNormsCheck
 
 
@@ -15,13 +15,13 @@ def test_a_head_of_another_size_is_named(tmp_path):
     model = toy.model_cfg()
     model['head']['num_classes'] = 7
     with pytest.raises(ValueError, match='model.head has num_classes=7, and the train data have 5 classes'):
-        check_classes(toy.runner(tmp_path, model=model), ('train', 'val'))
+        check_loops(toy.runner(tmp_path, model=model), ('train', 'val'))
 
 
 def test_more_guesses_than_classes_are_refused(tmp_path):
     runner = toy.runner(tmp_path, val_evaluator=dict(type='Accuracy', topk=(1, 6)))
     with pytest.raises(ValueError, match=r'val_evaluator has topk=\(1, 6\), and there are 5 classes'):
-        check_classes(runner, ('train', 'val'))
+        check_loops(runner, ('train', 'val'))
 
 
 def folders(root, split, **kwargs):
@@ -43,7 +43,7 @@ def test_other_classes_in_validation_are_named(tmp_path):
     with pytest.raises(
         ValueError, match='validation data: other classes than the training .*without e and with x'
     ):
-        check_classes(toy.runner(tmp_path / 'run', **loaders), ('train', 'val'))
+        check_loops(toy.runner(tmp_path / 'run', **loaders), ('train', 'val'))
 
 
 def test_folders_are_those_that_the_config_names(tmp_path):
