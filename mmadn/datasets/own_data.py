@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.distributed import number_of_processes
 from ..engine.schedule import fit_schedule
 from ..errors import InputError
 from ..utils.cores import available_cores
@@ -74,8 +75,8 @@ def use_data(
         cfg.pop(name, None)
     _set_root(cfg, data)
     _set_classes(cfg, len(data.classes))
-    batch = _fit_batch(cfg, data.images['train'])
-    fit_schedule(cfg, max(1, data.images['train'] // batch))
+    images = max(1, data.images['train'] // number_of_processes(cfg))
+    fit_schedule(cfg, images // _fit_batch(cfg, images))
     return data
 
 
@@ -128,7 +129,7 @@ def _fitting(topk: int | Sequence[int], classes: int) -> int | tuple[int, ...]:
 
 
 def _fit_batch(cfg: Config, images: int) -> int:
-    """Makes an epoch have several batches, if there are enough images for it; returns their size."""
+    """Makes an epoch of a process have several batches, if there are enough images; returns their size."""
     loader = cfg.train_dataloader
     loader.batch_size = min(loader.get('batch_size', 1), max(SMALL_BATCH, images // FEW_BATCHES), images)
     left = images % loader.batch_size

@@ -37,7 +37,11 @@ class QuietRunner(CarefulRunner):
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+        with warnings.catch_warnings(record=True) as remarks:
+            super().__init__(*args, **kwargs)
+        with self.quietly():
+            for remark in remarks:
+                warnings.showwarning(remark.message, remark.category, remark.filename, remark.lineno)
         for handler, level in self._screen.items():
             handler.setLevel(level)
 

@@ -166,6 +166,15 @@ def test_a_tiny_data_set_has_batches_without_a_single_image(tmp_path, number):
     assert 2 * number % loader.batch_size != 1 or loader.drop_last
 
 
+def test_several_processes_share_the_images(tmp_path, monkeypatch):
+    write_images(tmp_path / 'pets', number=80)
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    cfg = config(DIGITS, tmp_path / 'run')
+    cfg.launcher = 'pytorch'
+    use_data(cfg, str(tmp_path / 'pets'))
+    assert cfg.train_dataloader.batch_size == 16  # of 128 images, of which each process has 32
+
+
 @pytest.mark.parametrize(
     'name',
     [
