@@ -1,5 +1,8 @@
 """What is said of data before a training."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import toy
 from mmengine.config import Config
@@ -7,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mmadn.cli import plain_errors
 from mmadn.datasets import ImageFolder
-from mmadn.datasets.checks import check_loops, check_weights, name_unreadable_images
+from mmadn.datasets.checks import check_coco, check_loops, check_weights, name_unreadable_images
 from mmadn.engine.training import FrozenNormsCheck
 
 
@@ -83,6 +86,25 @@ def test_another_fault_of_a_pipeline_stays_what_it_is(tmp_path):
     name_unreadable_images(data)
     with pytest.raises(IndexError):
         data[0]
+
+
+@pytest.mark.parametrize(
+    'classes, message',
+    [(('dog', 'cat'), 'in another order the 2 categories dog, cat; its own are cat, dog'), (('cat',), None)],
+    ids=['order', 'fewer'],
+)
+def test_categories_that_are_not_the_classes_are_named(tmp_path, classes, message):
+    categories = [dict(id=7, name='cat'), dict(id=9, name='dog')]
+    path = tmp_path / 'boxes.json'
+    path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+    found = [
+        each['id'] for each in categories if each['name'] in classes
+    ]  # as mmdet does, in the file's order
+    data = SimpleNamespace(cat_ids=found, metainfo=dict(classes=classes), METAINFO={}, ann_file=str(path))
+    if message is None:
+        return check_coco(data)
+    with pytest.raises(ValueError, match=message):
+        check_coco(data)
 
 
 def pretrained(**settings):

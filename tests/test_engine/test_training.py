@@ -131,3 +131,13 @@ def test_a_resume_keeps_where_to_start_until_there_is_a_checkpoint(tmp_path, cap
     (tmp_path / 'last_checkpoint').write_text('epoch_3.pth')
     resume(cfg, 'auto')
     assert cfg.load_from == 'epoch_3.pth' and cfg.resume
+
+
+@pytest.mark.parametrize('name', ['demo.py', 'demo_det.py', 'evidence.py', 'train.py'])
+def test_help_is_all_that_help_gives(tool, name, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    with pytest.raises(SystemExit) as ended:
+        tool(name, '--help')
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert 'usage: ' in said and 'Training' not in said and 'Drawing' not in said
