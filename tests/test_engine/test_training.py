@@ -140,4 +140,4 @@ def test_help_is_all_that_help_gives(tool, name, capsys, monkeypatch):
         tool(name, '--help')
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    assert 'usage: ' in said and 'Training' not in said and 'Drawing' not in said
+    assert 'usage: ' in said and 'Training configs' not in said and 'Drawing' not in said
