@@ -1,6 +1,7 @@
 """Adaptive Depth Networks with Skippable Sub-Paths (NeurIPS 2024) for OpenMMLab."""
 
 from .utils import torchvision_shim  # noqa: F401, I001  before anything imports torchvision
+from .utils import quiet_imports  # noqa: F401
 from .models.backbones import (
     ADNConvNeXt,
     ADNMobileNetV2,
@@ -9,8 +10,8 @@ from .models.backbones import (
     ADNVisionTransformer,
 )
 from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
-from .datasets.image_folder import ImageFolder
-from .depth import AdaptiveDepth, adaptive_backbone
+from .datasets import ImageFolder, use_data
+from .depth import AdaptiveDepth, adaptive_backbone, split
 from .models.heads import DropoutLinearClsHead
 from .engine.self_distillation import SelfDistillationHook
 from .engine.teacher import DistillationHook
@@ -19,6 +20,7 @@ from .engine.calibration import CalibrationHook, calibrate
 from .engine.loops import SubnetTestLoop, SubnetValLoop
 from .models.necks import SimpleFPN
 from .utils.packaged import resolve_packaged_bases
+from .registry import MODELS
 from .version import __version__
 
 resolve_packaged_bases()
@@ -34,6 +36,7 @@ __all__ = [
     'DistillationHook',
     'DropoutLinearClsHead',
     'ImageFolder',
+    'MODELS',
     'SelfDistillationHook',
     'ShortMobileNetV2',
     'ShortResNet',
@@ -42,5 +45,7 @@ __all__ = [
     'SubnetValLoop',
     'adaptive_backbone',
     'calibrate',
+    'split',
+    'use_data',
     '__version__',
 ]

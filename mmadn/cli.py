@@ -1,20 +1,31 @@
 """What the command lines in `tools/` share."""
 
 import argparse
+import inspect
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
 from .engine.distributed import launch_on_cpu
-from .errors import UserError
+from .errors import InputError, UserError
 from .evaluation.prediction import DTYPES
 from .evaluation.timing import CLOCKS
+from .utils.explain import explain, message, near
 from .utils.packaged import config_path
+from .utils.quiet_imports import import_quietly
+
+# What mmengine's Runner reads of a config beside its own arguments, and a config need not have.
+READ_BY_RUNNER = (
+    *('activation_checkpointing', 'cudnn_benchmark', 'compile', 'custom_imports', 'data_root'),
+    *('efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model'),
+)
 
 
 def config_parser(description: str) -> argparse.ArgumentParser:
@@ -55,6 +66,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of parsed arguments, with `--cfg-options` merged and the processes set up."""
     cfg = Config.fromfile(args.config)
     merge_options(cfg, args.cfg_options)
+    import_quietly(cfg.get('default_scope'))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -63,20 +75,82 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def merge_options(cfg: Config, options: dict) -> None:
-    """Merges `--cfg-options`; a new `data_root` reaches all paths of the config under the old one.
+    """Merges `--cfg-options`; a `data_root`, also one that the config has set, reaches all paths of the data.
 
     A plain `cfg.merge_from_dict(options)` changes the name `data_root` and not the datasets, which
-    have read it when the config was loaded.
+    have read it when the config was loaded; and so does a config that sets it over a `_base_`.
 
     Args:
         cfg: Changed in place.
         options: Values by dotted names, as mmengine's DictAction collects them.
+
+    Raises:
+        ValueError: An option sets what nothing reads, or a `data_root` is that of no data.
     """
-    old, new = cfg.get('data_root'), options.get('data_root')
-    if old and new:
-        for name, value in list(cfg.items()):
-            cfg[name] = _moved(value, old.rstrip('/'), new.rstrip('/'))
+    check_options(cfg, options)
+    for new in (cfg.get('data_root'), options.get('data_root')):
+        if new:
+            move_data(cfg, new.rstrip('/'))
     cfg.merge_from_dict(options)
+
+
+def move_data(cfg: Config, new: str) -> None:
+    """Moves all paths of the data of a config to another root; nothing, if some are under it already."""
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    paths = set(_strings(loaders))
+    roots = {root.rstrip('/') for root in _strings(loaders, 'data_root')} - {''}
+    old = (cfg.get('data_root') or '').rstrip('/')
+    if not any(loaders) or (old == new and any(_is_under(path, new) for path in paths)):
+        return
+    if not old or not any(_is_under(path, old) for path in paths):
+        if len(roots) != 1:
+            raise InputError(
+                f'data_root={new!r} is that of no data set here; they have {sorted(roots) or "none"}; set '
+                'train_dataloader.dataset.data_root and those of val and test, or train with --data'
+            )
+        (old,) = roots
+    for name, value in list(cfg.items()):
+        cfg[name] = _moved(value, old, new)
+
+
+def _strings(node: Any, key: str | None = None) -> Iterator[str]:
+    """All strings in settings, or those of a key."""
+    items = node.items() if isinstance(node, dict) else ((key, i) for i in node) if _is_list(node) else ()
+    for name, item in items:
+        if isinstance(item, str) and key in (None, name):
+            yield item
+        yield from _strings(item, key)
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, (list, tuple))
+
+
+def _is_under(path: str, root: str) -> bool:
+    return path == root or path.startswith(f'{root}/')
+
+
+def check_options(cfg: Config, options: dict) -> None:
+    """Stops at an option that nothing reads: one whose first name no config has, or a misspelt one.
+
+    What a class does not take it refuses itself when it is built. Settings without a `type` are of no class.
+
+    Raises:
+        ValueError: The message has the name that is most like it.
+    """
+    for option in options:
+        first, *names = option.split('.')
+        known = {*cfg, *inspect.signature(Runner).parameters, *READ_BY_RUNNER}
+        if first not in known:
+            raise InputError(f'{option}: a config has no {first!r}{near(first, known)}')
+        node = cfg.get(first)
+        for name in names:
+            if not isinstance(node, dict) or name not in node:
+                guess = near(name, node) if isinstance(node, dict) and 'type' not in node else ''
+                if guess:
+                    raise InputError(f'{option}: there is no {name!r}{guess}')
+                break
+            node = node[name]
 
 
 def _moved(value: Any, old: str, new: str) -> Any:
@@ -84,7 +158,7 @@ def _moved(value: Any, old: str, new: str) -> Any:
         return type(value)({key: _moved(item, old, new) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
         return type(value)(_moved(item, old, new) for item in value)
-    if isinstance(value, str) and (value == old or value.startswith(f'{old}/')):
+    if isinstance(value, str) and _is_under(value, old):
         return new + value[len(old) :]
     return value
 
@@ -94,9 +168,11 @@ def plain_errors():
     """Ends the program with one line, `error: ...`, for an error that the user can mend."""
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit('stopped')
     except (UserError, OSError) as error:
-        sys.exit(f'error: {error}')
-    except ModuleNotFoundError as error:
-        if error.name != 'mmcv._ext' and 'mmdet' not in str(error):
-            raise
-        sys.exit(f'error: {error}; detectors need mmdet, and mmcv with compiled operators: `make setup`')
+        sys.exit(f'error: {message(error)}')
+    except Exception as error:
+        if explained := explain(error):
+            sys.exit(f'error: {explained}')
+        raise

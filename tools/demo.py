@@ -1,5 +1,6 @@
 """Trains an adaptive-depth ResNet50 on handwritten digits and compares its 16 sub-networks."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
+from mmadn.engine.quiet import quiet_runner
 from mmadn.evaluation import subnets
 from mmadn.utils.report import print_table
 from projects.paper.digits import write_digits
@@ -15,12 +17,13 @@ CONFIG = 'configs/demo/resnet50_adn_digits.py'
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     os.chdir(Path(__file__).parents[1])
     torch.set_num_threads(1)  # a network this narrow computes no faster with more
     cfg = Config.fromfile(CONFIG)
     write_digits(cfg.data_root)
     print(f'Training {CONFIG} on {cfg.data_root}, two to three minutes', flush=True)
-    subnets.quiet_runner(cfg).train()
+    quiet_runner(cfg).train()
     checkpoint = find_latest_checkpoint(cfg.work_dir)
     print('Testing all 16 depths', flush=True)
     rows = subnets.evaluate_subnets(cfg, checkpoint)

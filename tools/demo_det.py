@@ -1,5 +1,6 @@
 """Trains an adaptive-depth Mask R-CNN on drawn shapes and compares its 16 sub-networks."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmadn.checkpoint.files import load_model
 from mmadn.deploy.images import read_image, write_image
 from mmadn.deploy.viewer import Viewer
+from mmadn.engine.quiet import quiet_runner
 from mmadn.evaluation import subnets
 from mmadn.utils.report import print_table
 from projects.paper.shapes import write_shapes
@@ -20,12 +22,13 @@ DRAWN = (5, 8, 21)  # test images with shapes over others
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     os.chdir(Path(__file__).parents[1])
     torch.set_num_threads(1)  # a network this narrow computes no faster with more
     cfg = Config.fromfile(CONFIG)
     write_shapes(cfg.data_root)
     print(f'Training {CONFIG} on {cfg.data_root}, about six minutes', flush=True)
-    subnets.quiet_runner(cfg).train()
+    quiet_runner(cfg).train()
     checkpoint = find_latest_checkpoint(cfg.work_dir)
     print('Testing all 16 depths on 200 images that no setting was picked on', flush=True)
     rows = subnets.evaluate_subnets(cfg, checkpoint)

@@ -15,7 +15,7 @@ def main():
         description='Serve a local page on which to move the depth of a classifier or a detector.'
     )
     option = parser.add_argument
-    option('config', help='path of the config')
+    option('config', type=cli.config_path, help='path, or packaged name, of the config')
     option('checkpoint', help='path of the checkpoint')
     option(
         '--profile',

@@ -12,11 +12,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import InputError
+from ..utils.quiet_imports import import_quietly
 from .hub import fetch, load_from_safetensors
 
 
 def build_model(cfg: Config) -> nn.Module:
     """The classifier or detector of a config, with untrained weights, in eval mode."""
+    import_quietly(cfg.get('default_scope'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         settings = copy.deepcopy(cfg.model)
         if cfg.get('data_preprocessor'):

@@ -1,3 +1,4 @@
 from .image_folder import ImageFolder
+from .own_data import use_data
 
-__all__ = ['ImageFolder']
+__all__ = ['ImageFolder', 'use_data']

@@ -4,8 +4,10 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import ConvNeXt, MobileNetV2, SwinTransformer, VisionTransformer
@@ -14,13 +16,13 @@ from torch import nn
 from ..depth import AdaptiveDepth, is_skipped
 from ..errors import InputError, NotAdaptiveError
 from ..models.backbones.resnet import AdaptiveResNet
+from ..utils import torchvision_shim
 
 # What a config has for inference and testing; the rest is for training alone, or read by nobody any more.
 KEPT = (
-    *('custom_imports', 'data_preprocessor', 'default_hooks', 'default_scope', 'env_cfg', 'launcher'),
-    *('log_level', 'log_processor', 'model', 'randomness', 'test_cfg', 'test_dataloader', 'test_evaluator'),
-    *('test_pipeline', 'tta_model', 'tta_pipeline', 'val_cfg', 'val_dataloader', 'val_evaluator'),
-    *('vis_backends', 'visualizer', 'work_dir'),
+    *('custom_imports', 'data_preprocessor', 'default_hooks', 'default_scope', 'env_cfg', 'log_level'),
+    *('log_processor', 'model', 'test_cfg', 'test_dataloader', 'test_evaluator', 'tta_model'),
+    *('tta_pipeline', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends', 'visualizer'),
 )
 TRAINING_HOOKS = ('checkpoint', 'param_scheduler', 'sampler_seed')
 # What has a stock equivalent for inference, and the arguments that go.
@@ -148,6 +150,12 @@ def own_arguments(cls: type) -> Iterator[str]:
                 yield parameter.name
 
 
+def shim() -> str:
+    """What lets torchvision be imported where this package is not, if torch and torchvision need it here."""
+    needed = hasattr(torch.library, 'torchvision_signatures')
+    return f'{Path(torchvision_shim.__file__).read_text()}\n' if needed else ''
+
+
 def stock_config(cfg: Config, skip) -> str:
     """The config of a sub-network in stock classes, for inference and testing.
 
@@ -179,7 +187,9 @@ def stock_config(cfg: Config, skip) -> str:
     cfg = _for_inference(cfg)
     cfg['model']['backbone'], class_text = _stock_backbone(backbone, cfg['model']['backbone'])
     title = f'# The sub-network {backbone.skip} of an adaptive-depth {stock_class(type(backbone)).__name__}'
-    return f'{title}, as an ordinary one.\n{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
+    return (
+        f'{title}, as an ordinary one.\n{shim()}{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
+    )
 
 
 def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:

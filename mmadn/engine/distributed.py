@@ -19,6 +19,12 @@ _ENVIRONMENT = {
 }
 
 
+def number_of_processes(cfg: Config) -> int:
+    """How many processes the launcher of a config has started, also before they know each other."""
+    names = _ENVIRONMENT.get(cfg.get('launcher', 'none'), {})
+    return int(os.environ.get(names.get('WORLD_SIZE', ''), 1))
+
+
 def launch_on_cpu(cfg: Config) -> None:
     """Lets several processes train without an accelerator, over gloo; does nothing on a machine with one.
 

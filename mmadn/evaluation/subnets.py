@@ -10,12 +10,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 
 from ..checkpoint.files import load_weights
-from ..datasets.checks import check_classes
+from ..datasets.checks import check_loops
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..engine.quiet import quiet_runner
 from ..errors import InputError
 from ..utils.report import (
     draw_front,
@@ -30,14 +30,6 @@ from ..utils.report import (
 from .flops import complexity
 from .table import as_text, axis_label, metrics_of
 from .timing import interleaved
-
-
-def quiet_runner(cfg: Config) -> Runner:
-    """A Runner that logs its progress, without mmengine's pages on the environment and the config."""
-    runner = Runner.from_cfg(Config({**cfg, 'log_level': 'WARNING'}))
-    for each in (runner.logger, *runner.logger.handlers):
-        each.setLevel('INFO')
-    return runner
 
 
 def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
@@ -58,7 +50,7 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     adaptive = skips != 'all' or is_adaptive(cfg)
     cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
-    check_classes(runner.test_loop)
+    check_loops(runner, ['test'])
     load_weights(runner, checkpoint)
     metrics = runner.test()
     if not metrics:

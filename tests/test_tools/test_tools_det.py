@@ -182,6 +182,7 @@ def test_a_file_without_the_configs_categories_is_refused(edited, tmp_path):
     done = run('tools/train.py', CONFIG, '--work-dir', tmp_path / 'run', *options(root), code=1)
     (line,) = [x for x in done.stderr.splitlines() if x.startswith('error: ')]
     assert 'train.json has 3 of the 4 categories circle, square, triangle, star' in line
+    assert 'its own are circle, square, triangle:' in line
     assert 'metainfo=dict(classes=' in line
 
 

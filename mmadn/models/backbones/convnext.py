@@ -13,8 +13,12 @@ class ADNConvNeXt(AdaptiveDepth, ConvNeXt):
     As in Swin, the norm of a downsampling layer follows the switch of the stage that it feeds.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's ConvNeXt take. By default `mandatory` is
-            (2, 2, 5, 2) of the (3, 3, 9, 3) blocks of ConvNeXt-T.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default (2, 2, 5, 2) of the
+            (3, 3, 9, 3) blocks of ConvNeXt-T.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmpretrain's ConvNeXt takes.
     """
 
     def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:

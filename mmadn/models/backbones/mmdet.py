@@ -13,5 +13,10 @@ class DetADNResNet(AdaptiveResNet, ResNet):
     Those differ from mmpretrain's: `norm_eval=True`, `out_indices=(0, 1, 2, 3)`, `dcn` and `plugins`.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmdet's ResNet take.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default the first half of them,
+            rounded up.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmdet's ResNet takes.
     """

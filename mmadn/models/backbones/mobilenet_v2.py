@@ -15,8 +15,12 @@ class ADNMobileNetV2(AdaptiveDepth, MobileNetV2):
     last convolution follow the last one.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's MobileNetV2 take. `mandatory` has seven
-            numbers, by default (1, 1, 2, 2, 2, 2, 1) of the (1, 2, 3, 4, 3, 3, 1) blocks.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default (1, 1, 2, 2, 2, 2, 1)
+            of the (1, 2, 3, 4, 3, 3, 1) blocks.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmpretrain's MobileNetV2 takes.
     """
 
     def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:

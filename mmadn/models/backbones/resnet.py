@@ -23,9 +23,12 @@ class ADNResNet(AdaptiveResNet, ResNet):
     published `vd` variant, which averages in the stride-2 shortcuts.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's ResNet take. The paper has the depths 50 and
-            101, and any other works. By default `mandatory` is (2, 2, 3, 2) of the (3, 4, 6, 3) blocks of
-            ResNet50.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default (2, 2, 3, 2) of the
+            (3, 4, 6, 3) blocks of ResNet50.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmpretrain's ResNet takes; the paper has the depths 50 and 101.
 
     Example:
         >>> backbone = ADNResNet(50)

@@ -14,8 +14,12 @@ class ADNSwinTransformer(AdaptiveDepth, SwinTransformer):
     embedding and of the outputs serve both sub-paths.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's SwinTransformer take; a detector needs
-            `pad_small_map=True`. By default `mandatory` is (1, 1, 3, 1) of the (2, 2, 6, 2) blocks of Swin-T.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default (1, 1, 3, 1) of the
+            (2, 2, 6, 2) blocks of Swin-T.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmpretrain's SwinTransformer takes; a detector needs `pad_small_map=True`.
     """
 
     def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:

@@ -14,8 +14,12 @@ class ADNVisionTransformer(AdaptiveDepth, VisionTransformer):
     A group of successive blocks is what a stage is elsewhere. The final norm serves both sub-paths.
 
     Args:
-        *args, **kwargs: What `AdaptiveDepth` and mmpretrain's VisionTransformer take. By default `mandatory`
-            is (2, 2, 2, 2) of the (3, 3, 3, 3) blocks of ViT-B.
+        skip: The depth at the start, such as 'TTFF'.
+        mandatory: How many blocks of each stage always run, by default (2, 2, 2, 2) of the
+            (3, 3, 3, 3) blocks of ViT-B.
+        skip_aware_norms: Whether the norms of mandatory blocks have two copies, see `AdaptiveDepth`.
+        fixed: Trains the depth `skip` alone, see `AdaptiveDepth`.
+        *args, **kwargs: What mmpretrain's VisionTransformer takes.
         group: How many blocks a group has; a divisor of the number of blocks.
 
     Raises:
