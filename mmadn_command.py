@@ -10,12 +10,13 @@ from pathlib import Path
 
 COMMANDS = {
     'train': 'train a model',
-    'test': 'test a checkpoint at one depth',
+    'test': 'test a checkpoint at the depths that you name',
     'test-subnets': 'test a checkpoint at all depths and draw the Pareto front',
     'calibrate-norms': 'estimate the statistics of batch norms anew, for the depths in between',
     'get-flops': 'count FLOPs and parameters of all depths',
     'profile-subnets': 'measure latency, memory and energy of all depths on this machine',
-    'draw-depths': 'draw what a detector finds at several depths',
+    'draw-depths': 'draw what is found at several depths, in images and videos',
+    'playground': 'serve a local page with a slider through the depths',
     'extract-subnet': 'write one depth as an ordinary network without mmadn',
     'export-onnx': 'write one depth, or all of them, into an ONNX file',
     'convert-checkpoint': 'convert published weights',
