@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..evaluation.flops import complexity, default_shape
 from ..models.heads import DropoutLinearClsHead
 from ..utils.report import replacing
-from .stock import own_arguments, shortened, stock_class, stock_config
+from .stock import own_arguments, shim, shortened, stock_class, stock_config
 from .to_torchvision import torchvision_difference, torchvision_source, torchvision_weights
 
 COLUMNS = {
@@ -112,7 +112,7 @@ def extract_file(cfg: Config, checkpoint, out, skip, to: str = 'openmmlab', shap
     for path, given in ((weights, checkpoint), (module, cfg.filename)):
         if given and path.exists() and path.samefile(given):
             raise InputError(f'{path} would overwrite what it is extracted from; give another name')
-    text = stock_config(cfg, skip) if to == 'openmmlab' else None
+    text = shim() + stock_config(cfg, skip) if to == 'openmmlab' else None
     state, meta = read_checkpoint(checkpoint)
     model = build_model(cfg)
     fill(model, state, checkpoint)
@@ -123,7 +123,7 @@ def extract_file(cfg: Config, checkpoint, out, skip, to: str = 'openmmlab', shap
         0, 256, shape or default_shape(cfg), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
     if to == 'torchvision':
-        text, saved = torchvision_source(network), torchvision_weights(network)
+        text, saved = shim() + torchvision_source(network), torchvision_weights(network)
         difference_of = torchvision_difference
     else:
         about = {name: meta[name] for name in ('dataset_meta', 'CLASSES', 'PALETTE') if name in meta}

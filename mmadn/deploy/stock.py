@@ -23,6 +23,7 @@ KEPT = (
     *('custom_imports', 'data_preprocessor', 'default_hooks', 'default_scope', 'env_cfg', 'log_level'),
     *('log_processor', 'model', 'test_cfg', 'test_dataloader', 'test_evaluator', 'tta_model'),
     *('tta_pipeline', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends', 'visualizer'),
+    'work_dir',
 )
 TRAINING_HOOKS = ('checkpoint', 'param_scheduler', 'sampler_seed')
 # What has a stock equivalent for inference, and the arguments that go.
@@ -184,12 +185,10 @@ def stock_config(cfg: Config, skip) -> str:
             "with a backbone of mmadn's, such as those in configs/adn/"
         )
     backbone.set_skip(skip)
-    cfg = _for_inference(cfg)
+    cfg = _for_inference(cfg, backbone.skip)
     cfg['model']['backbone'], class_text = _stock_backbone(backbone, cfg['model']['backbone'])
     title = f'# The sub-network {backbone.skip} of an adaptive-depth {stock_class(type(backbone)).__name__}'
-    return (
-        f'{title}, as an ordinary one.\n{shim()}{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
-    )
+    return f'{title}, as an ordinary one.\n{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
 
 
 def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
@@ -216,7 +215,7 @@ def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
     )
 
 
-def _for_inference(cfg: dict) -> dict:
+def _for_inference(cfg: dict, skip: str) -> dict:
     """A config without what is for training alone."""
     cfg = {name: value for name, value in cfg.items() if name in KEPT}
     for name in ('model', 'data_preprocessor'):
@@ -227,6 +226,8 @@ def _for_inference(cfg: dict) -> dict:
     hooks = cfg.get('default_hooks', {})
     for name in TRAINING_HOOKS:
         hooks.pop(name, None)
+    if cfg.get('work_dir'):  # not that of the training, whose records a test would mix with its own
+        cfg['work_dir'] = f'{cfg["work_dir"]}/{skip}'
     for loop in (cfg.get('val_cfg'), cfg.get('test_cfg')):
         if loop and _own(loop.get('type')):
             del loop['type']

@@ -13,7 +13,6 @@ from torch import nn
 
 from ..checkpoint.published import ARCHS
 from ..errors import InputError
-from .stock import shim
 
 TOLERANCE = 1e-5  # of the logits' standard deviation
 
@@ -90,7 +89,7 @@ def torchvision_source(model: nn.Module) -> str:
     order = 'RGB' if data.to_rgb else 'in the order they are read, BGR in mmpretrain'
     scale = f'minus {_list(data.mean)}, over {_list(data.std)}' if data._enable_normalize else 'as they are'
     return (
-        f'# Takes images of shape (N, 3, H, W), {order}, 0 to 255, {scale}.\n{shim()}'
+        f'# Takes images of shape (N, 3, H, W), {order}, 0 to 255, {scale}.\n'
         f'from torchvision.models{imported.format(b=backbone)}\n\n\ndef build():\n    return {call}\n'
     )
 

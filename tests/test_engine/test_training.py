@@ -82,7 +82,8 @@ def test_own_data_are_trained_on_in_few_words_and_tested_by_the_config_that_stay
     tool('extract_subnet.py', work_dir / 'config.py', checkpoint, tmp_path / 'small', '--skip', 'TTFF')
     small = Config.fromfile(tmp_path / 'small.py')
     assert small.test_dataloader.dataset.metainfo.classes == ('cat', 'dog')
-    assert not {'launcher', 'work_dir', 'test_pipeline', 'data_root'} & small.keys()
+    assert not {'launcher', 'randomness', 'test_pipeline', 'data_root'} & small.keys()
+    assert small.work_dir == f'{work_dir}/TTFF'
 
 
 def test_verbose_shows_all(tool, pets, tmp_path, capsys):
