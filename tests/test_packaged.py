@@ -6,7 +6,8 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT
+from scripts import run
 from mmengine import hub
 from mmengine.config import Config
 
