@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 from conftest import ROOT
-from scripts import run
 from mmengine import hub
 from mmengine.config import Config
+from scripts import run
 
 import mmadn_command
 from mmadn import ADNResNet
