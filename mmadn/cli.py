@@ -28,11 +28,19 @@ READ_BY_RUNNER = (
 )
 
 
+BY_DEFAULT = 'by default the work_dir of the config, or work_dirs/<its name>'
+
+
+def results_folder(cfg: Config, config: str, given: str | None = None) -> str:
+    """Where results go: where the user says, else into the work dir of the config at the path `config`."""
+    return given or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+
+
 def config_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that every tool over a config takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', type=config_path, help='path, or packaged name, of the config')
-    parser.add_argument('--work-dir', help='where results go; by default work_dirs/<name of the config>')
+    parser.add_argument('--work-dir', help=f'where results go; {BY_DEFAULT}')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -58,7 +66,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     option('--dtype', choices=DTYPES, default='float32', help='the others by autocast')
     option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
     option('--threads', type=int, default=torch.get_num_threads(), help='of the operators')
-    option('--out', help='folder of the results; by default work_dirs/<name of the config>')
+    option('--out', help=f'folder of the results; {BY_DEFAULT}')
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
 
 
@@ -67,7 +75,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(args.config)
     merge_options(cfg, args.cfg_options)
     import_quietly(cfg.get('default_scope'))
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = results_folder(cfg, args.config, args.work_dir)
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     launch_on_cpu(cfg)

@@ -160,10 +160,11 @@ def test_the_code_of_the_readme_runs(monkeypatch):
 
 
 def test_the_backbone_of_the_manual_works():
-    (code,) = blocks(DOCS / 'add-a-backbone.md', 'python')
+    code, settings = blocks(DOCS / 'add-a-backbone.md', 'python')
     names = {'__name__': 'manual'}
     exec(code, names)
     (name,) = [name for name in names if name.startswith('My')]
+    assert f"type='{name}'" in settings
     network, stock, images = names[name](depth=50), names['ResNeXt'](depth=50), torch.rand(1, 3, 32, 32)
     network.load_state_dict(stock.state_dict())
     network.eval(), stock.eval()  # of stock backbones this returns None

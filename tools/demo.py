@@ -28,7 +28,7 @@ def main() -> None:
     print('Testing all 16 depths', flush=True)
     rows = subnets.evaluate_subnets(cfg, checkpoint)
     subnets.write_report(rows, cfg.work_dir, config=CONFIG, checkpoint=checkpoint)
-    print_table(subnets.table(rows), title='One network, 16 depths: T skips part of a stage, F runs it whole')
+    print_table(subnets.table(rows), title='One network, 16 depths: T skips half a stage, F runs it')
     print(f'The picture: {cfg.work_dir}/subnets.png')
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     images = [read_image(f'{cfg.data_root}/test/{number:04d}.png') for number in DRAWN]
     pictures = [viewer.compare(image, ('FFFF', 'TTTT'), rounds=5) for image in images]
     write_image(f'{cfg.work_dir}/detections.png', np.vstack(pictures))
-    print_table(subnets.table(rows), title='One detector, 16 depths: T skips part of a stage, F runs it whole')
+    print_table(subnets.table(rows), title='One detector, 16 depths: T skips half a stage, F runs it')
     print(f'The pictures: {cfg.work_dir}/subnets.png and {cfg.work_dir}/detections.png')
 
 

@@ -32,8 +32,11 @@ def main():
             raise MissingPackageError("the playground needs gradio: pip install 'mmadn[playground]'")
         cfg = Config.fromfile(args.config)
         viewer = Viewer(load_model(cfg, args.checkpoint, args.device), cfg, args.score_thr)
+        path = Path(args.config)
+        # That of own data is called config.py in every work dir.
+        title = path.parent.name if path.stem == 'config' else path.stem
         depths = playground.front(viewer, cfg, args.profile)
-        page = playground.page(viewer, depths, Path(args.config).stem)
+        page = playground.page(viewer, depths, title)
         print(
             f'Open {playground.launch(page, args.host, args.port)} in a browser; Ctrl-C ends it', flush=True
         )

@@ -1,6 +1,5 @@
 import argparse
 from functools import partial
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -31,10 +30,10 @@ def main():
     if args.threads < 1:
         parser.error(f'--threads {args.threads}: give a whole number from 1 on')
     torch.set_num_threads(args.threads)
-    out = args.out or f'work_dirs/{Path(args.config).stem}'
     with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
+        out = cli.results_folder(cfg, args.config, args.out)
         args.shape = args.shape or default_shape(cfg)
         known = args.accuracies and table.read_report(args.accuracies)
         model = load_model(cfg, args.checkpoint, args.device)

@@ -2,7 +2,6 @@ import argparse
 import itertools
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -52,10 +51,10 @@ def main():
     if args.deadline_ms is not None and not args.deadline_ms > 0:
         parser.error(f'--deadline-ms {args.deadline_ms}: give a number above 0')
     torch.set_num_threads(args.threads)
-    out = args.out or f'work_dirs/{Path(args.config).stem}'
     with cli.plain_errors():
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
+        out = cli.results_folder(cfg, args.config, args.out)
         count, fps = length(args.source)
         load = loads.load_pattern(
             args.load, count if args.frames is None else args.frames, args.high, args.period

@@ -1,17 +1,20 @@
+import os
 import shlex
 import sys
 from argparse import Namespace
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import find_latest_checkpoint
 
 from mmadn import cli
 from mmadn.datasets import use_data
-from mmadn.engine.training import resume, say, train
+from mmadn.datasets.checks import check_weights
+from mmadn.engine.training import last_checkpoint, resume, say, train
 from mmadn.errors import InputError
 from mmadn.utils.report import replacing
 from mmadn.utils.schedule import set_epochs
+
+SCALED = ('train_cfg.', 'default_hooks.', 'param_scheduler', 'optim_wrapper.', 'train_dataloader.batch_size')
 
 
 def main() -> None:
@@ -39,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the actual batch size',
+        help='scale the learning rate to the actual batch size; always done with --data',
     )
     parser.add_argument('--verbose', action='store_true', help='show all that the log file has')
     args = parser.parse_args()
@@ -55,9 +58,10 @@ def main() -> None:
             runner = train(cfg, args.verbose)
         except KeyboardInterrupt:
             sys.exit(stopped(cfg, args))
-    checkpoint = find_latest_checkpoint(runner.work_dir)
-    test = sys.argv[0].replace('train', 'test_subnets')
-    say([f'All depths: {run(test)} {shlex.join([config_of(cfg, args), str(checkpoint)])}'])
+    test = sys.argv[0].replace('train', 'test_subnets' if sys.argv[0].endswith('.py') else 'test-subnets')
+    if checkpoint := last_checkpoint(runner.work_dir):
+        paths = [config_of(cfg, args), os.path.relpath(checkpoint)]
+        say([f'All depths: {run(test)} {shlex.join(paths)}'])
 
 
 def configured(cfg: Config, args: Namespace) -> Config:
@@ -74,7 +78,12 @@ def configured(cfg: Config, args: Namespace) -> Config:
     if args.epochs is not None:
         set_epochs(cfg, args.epochs)
     if args.data:
+        check_weights(cfg)  # before anything is written
         data = use_data(cfg, *args.data, classes=args.classes, images=args.images)
+    # What --epochs and --data have scaled, the user may have said otherwise.
+    said = {name: value for name, value in args.cfg_options.items() if name.startswith(SCALED)}
+    cfg.merge_from_dict(said)
+    if args.data:
         path = f'{cfg.work_dir}/config.py'
         with replacing(path) as temporary:  # several processes write it
             cfg.dump(temporary)
@@ -91,7 +100,7 @@ def config_of(cfg: Config, args: Namespace) -> str:
 
 def stopped(cfg: Config, args: Namespace) -> str:
     """What to say after Ctrl-C: with which command the training goes on."""
-    if not find_latest_checkpoint(cfg.work_dir):
+    if not last_checkpoint(cfg.work_dir):
         return 'Stopped before the first checkpoint: there is nothing to resume'
     arguments = [config_of(cfg, args)] if args.data else sys.argv[1:]
     if '--resume' not in arguments:

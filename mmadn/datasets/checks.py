@@ -19,6 +19,7 @@ from torch import nn
 
 from ..depth import unwrap
 from ..errors import InputError
+from ..utils.explain import near
 
 # These heads tell objects from background, or paint stuff, and count no classes of the data set.
 OTHER_HEADS = ('rpn_head', 'semantic_head')
@@ -76,7 +77,8 @@ def check_weights(cfg: Config) -> None:
         elif '://' not in path and not Path(path).exists():
             raise FileNotFoundError(
                 f'the weights that this config starts from are not there: {path}; put them there, start '
-                'from a checkpoint of the whole model by --load-from, or name others by init_cfg'
+                'from a checkpoint of the whole model by --load-from, or from nothing by --cfg-options '
+                'model.backbone.init_cfg=None'
             )
 
 
@@ -157,6 +159,9 @@ def check_names(
         ValueError: The message names what is missing, and what is too much.
     """
     missing = [name for name in classes if name not in found]
+    if missing and reference == '--classes':
+        guess = near(missing[0], found)
+        raise InputError(f'{where} has no class {missing[0]!r}{guess}; it has {some(found)}')
     more = [name for name in found if name not in classes] if exact or missing else []
     if missing or (exact and more):
         what = [f'without {some(missing)}'] * bool(missing) + [f'with {some(more)}'] * bool(more)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from ..evaluation.flops import measure
 from ..evaluation.table import check, quality_of, read_table
-from ..utils.report import digits, flops_text, pareto_front
+from ..utils.report import digits, pareto_front
 from .viewer import Sight, Viewer
 
 try:
@@ -59,7 +59,7 @@ def look(viewer: Viewer, image: np.ndarray | None, skip: str) -> list:
 
 
 def _shown(viewer: Viewer, image: np.ndarray, sight: Sight) -> tuple:
-    latency, cost = f'### {sight.skip}: {digits(sight.latency_ms)} ms', flops_text(sight.gflops)
+    latency, cost = f'### {sight.skip}: {digits(sight.latency_ms)} ms', sight.flops
     if viewer.classifier:
         return latency, viewer.scores(sight.sample), cost
     return latency, viewer.drawn(image, sight.sample), f'{cost}, {viewer.summary(sight.sample)}'

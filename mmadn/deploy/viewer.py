@@ -27,7 +27,7 @@ from ..depth import Skip, adaptive_backbone
 from ..errors import InputError
 from ..evaluation.flops import complexity
 from ..evaluation.timing import timed
-from ..utils.report import CLASS_COLOURS, digits, flops_text
+from ..utils.report import CLASS_COLOURS, digits, flops_unit
 from .images import writing_video
 
 MOST, LEAST = 960, 512  # pixels of the longer side of a picture; smaller images are enlarged to LEAST
@@ -44,12 +44,17 @@ class Sight(NamedTuple):
     skip: str
     latency_ms: float
     gflops: float
+    unit: tuple[float, str]  # see `flops_unit`; the same of all depths that are shown together
     sample: BaseDataElement
     remark: str = ''
 
     @property
+    def flops(self) -> str:
+        return f'{digits(self.gflops * self.unit[0])} {self.unit[1]}'
+
+    @property
     def cost(self) -> str:
-        return f'{self.skip}   {digits(self.latency_ms)} ms   {flops_text(self.gflops)}   {self.remark}'
+        return f'{self.skip}   {digits(self.latency_ms)} ms   {self.flops}   {self.remark}'
 
 
 class Viewer:
@@ -90,8 +95,9 @@ class Viewer:
         """
         data = self.model.data_preprocessor(pseudo_collate([self._packed(image)]), False)
         runs = [[self._run(data, skip) for skip in skips] for _ in range(rounds)]
+        unit = flops_unit([sight.gflops for sight in runs[0]])
         return [
-            sights[0]._replace(latency_ms=median(sight.latency_ms for sight in sights))
+            sights[0]._replace(latency_ms=median(sight.latency_ms for sight in sights), unit=unit)
             for sights in zip(*runs, strict=True)
         ]
 
@@ -105,7 +111,8 @@ class Viewer:
             own = copy.deepcopy(data['data_samples'])  # for the model writes into them
             with torch.no_grad(), timed(data['inputs'].device) as took:
                 (sample,) = self.model(data['inputs'], own, mode='predict')
-        return Sight(cost[0], took(), self._gflops[cost], sample.to('cpu'))
+        gflops = self._gflops[cost]
+        return Sight(cost[0], took(), gflops, flops_unit([gflops]), sample.to('cpu'))
 
     def shape(self, image: np.ndarray) -> tuple[int, int, int]:
         """Channels, height and width that the test pipeline gives an image of shape (H, W, 3)."""
@@ -156,12 +163,14 @@ class Viewer:
             What `stream.run` takes as `watch`.
         """
         gflops = {row['skip']: row['gflops'] for row in rows}
+        unit = flops_unit(gflops.values())
         with writing_video(path, fps) as write:
 
             def watch(record: dict, sample: BaseDataElement) -> None:
                 skip, latency = record['skip'], record['latency_ms']
                 remark = f'over {deadline_ms:.3g} ms' if latency > deadline_ms else ''
-                write(self.panel(next(frames), Sight(skip, latency, gflops[skip], sample.to('cpu'), remark)))
+                sight = Sight(skip, latency, gflops[skip], unit, sample.to('cpu'), remark)
+                write(self.panel(next(frames), sight))
 
             yield watch
 
@@ -169,6 +178,7 @@ class Viewer:
         """The image, RGB, with what was found in it, and a head that says the depth and what it cost."""
         picture = self.drawn(image, sight.sample)
         size = _font_size(picture) * 1.2
+        size = min(size, picture.shape[1] / (0.52 * len(sight.cost)))  # all of it is to be read
         head = np.full((2 * round(1.7 * size), picture.shape[1], 3), 255, np.uint8)
         lines = (
             sight.cost,

@@ -98,7 +98,8 @@ class QuietRunner(CarefulRunner):
 
 
 def _is_progress(record: logging.LogRecord) -> bool:
-    return not str(record.msg).lstrip().startswith(REMARKS)
+    text = str(record.msg).strip()
+    return not text.startswith(REMARKS) and not text.endswith('Scaling the original LR by 1.0.')
 
 
 def quiet_runner(cfg: Config) -> QuietRunner:

@@ -1,5 +1,8 @@
 """A training with its checks before it and few words on the screen."""
 
+import os
+
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
@@ -10,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..datasets.checks import check_data, check_loops, check_weights, innermost, some
 from ..depth import AdaptiveDepth, unwrap
 from ..errors import InputError
+from ..utils.cores import available_cores
 from .quiet import CarefulRunner, QuietRunner
 
 
@@ -64,11 +68,17 @@ def resume(cfg: Config, checkpoint: str) -> None:
 
     Where there is none yet it stays as it is, and a line says so.
     """
-    found = find_latest_checkpoint(cfg.work_dir) if checkpoint == 'auto' else checkpoint
+    found = last_checkpoint(cfg.work_dir) if checkpoint == 'auto' else checkpoint
     if found:
         cfg.load_from, cfg.resume = found, True
     else:
         say([f'Nothing to resume in {cfg.work_dir}, which has no checkpoint: the training begins anew'])
+
+
+def last_checkpoint(work_dir: str) -> str | None:
+    """The last checkpoint of a work dir, if it has one."""
+    there = os.path.exists(os.path.join(work_dir, 'last_checkpoint'))
+    return find_latest_checkpoint(work_dir) if there else None
 
 
 def say(lines: list[str]) -> None:
@@ -94,9 +104,18 @@ def about(runner: Runner) -> list[str]:
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     length = f'{loop.max_epochs} epochs of {len(loader)} batches' if by_epoch else f'{loop.max_iters} batches'
     batch = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)
-    return [
+    if by_epoch and runner.val_loop is not None:
+        length += f', validated every {loop.val_interval}'
+    lines = [
         f'Network: {network}',
         f'Data: {", ".join(data)}',
-        f'Length: {length} of {batch} images, on {get_device()}',
+        f'Length: {length}, of {batch} images, on {get_device()}',
         f'Work dir: {runner.cfg.work_dir}, with the log in {runner.timestamp}/',
     ]
+    load, threads = os.getloadavg()[0], torch.get_num_threads()
+    if get_device() == 'cpu' and threads > 1 and load + threads > available_cores() + 1:
+        lines.append(
+            f'Other programs are using this machine (load {load:.1f}), and threads that wait for each other '
+            'are slow: OMP_NUM_THREADS=1 before the command may be several times as fast'
+        )
+    return lines

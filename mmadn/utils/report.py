@@ -178,12 +178,6 @@ def flops_unit(gflops: Iterable[float]) -> tuple[float, str]:
     return (1.0, 'GFLOPs') if max(gflops) >= 0.1 else (1e3, 'MFLOPs')
 
 
-def flops_text(gflops: float) -> str:
-    """A number of GFLOPs with the unit that suits it."""
-    scale, unit = flops_unit([gflops])
-    return f'{digits(gflops * scale)} {unit}'
-
-
 def machine() -> dict:
     """The processor, the cores and threads in use, its governor, and the versions of what computes."""
     cpuinfo = Path('/proc/cpuinfo')

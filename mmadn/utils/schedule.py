@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from ..errors import InputError
 
+PARTS = 4  # after which, at least, a training on own data is validated and saved
 WARM_UP = 0.1  # of a training, at most, where the config counts the warm-up in iterations
 
 
@@ -25,9 +26,7 @@ def set_epochs(cfg: Config, epochs: int) -> None:
         raise InputError(f'epochs={epochs}: give a number from 1 on')
     share = epochs / old
     cfg.train_cfg.max_epochs = epochs
-    interval = _scaled(cfg.train_cfg.get('val_interval', 1), share)
-    # One that divides the epochs: the last one is validated.
-    cfg.train_cfg.val_interval = max(k for k in range(1, interval + 1) if epochs % k == 0)
+    _set_val_interval(cfg, _scaled(cfg.train_cfg.get('val_interval', 1), share))
     if 'val_begin' in cfg.train_cfg:
         cfg.train_cfg.val_begin = min(_scaled(cfg.train_cfg.val_begin, share), epochs)
     for scheduler in _schedulers(cfg):
@@ -37,19 +36,35 @@ def set_epochs(cfg: Config, epochs: int) -> None:
         for name in ('begin_epoch', 'switch_epoch'):
             if name in (hook or {}):
                 hook[name] = round(hook[name] * share)
-    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoint.get('interval', 0) > 0 and checkpoint.get('by_epoch', True):
+    if checkpoint := _saving(cfg):
         checkpoint['interval'] = _scaled(checkpoint['interval'], share)
 
 
+def _set_val_interval(cfg: Config, interval: int) -> None:
+    """Takes the largest one up to this that divides the epochs, so that the last epoch is validated."""
+    epochs = cfg.train_cfg.max_epochs
+    cfg.train_cfg.val_interval = max(k for k in range(1, interval + 1) if epochs % k == 0)
+
+
+def _saving(cfg: Config) -> dict | None:
+    """The settings of the hook that saves checkpoints, if it does so by epochs."""
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    return checkpoint if checkpoint.get('interval', 0) > 0 and checkpoint.get('by_epoch', True) else None
+
+
 def fit_schedule(cfg: Config, epoch_length: int) -> None:
-    """Makes warm-ups fit a training that has few iterations.
+    """Makes warm-ups fit a training that has few iterations, and validates and saves during it.
 
     Args:
         epoch_length: How many iterations an epoch has.
     """
     epochs = cfg.train_cfg.get('max_epochs')
-    if not epochs or 'param_scheduler' not in cfg:
+    if not epochs:
+        return
+    _set_val_interval(cfg, min(cfg.train_cfg.get('val_interval', 1), max(1, epochs // PARTS)))
+    if checkpoint := _saving(cfg):
+        checkpoint['interval'] = min(checkpoint['interval'], cfg.train_cfg.val_interval)
+    if 'param_scheduler' not in cfg:
         return
     last = epochs * epoch_length
     kept = []

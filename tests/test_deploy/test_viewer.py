@@ -47,6 +47,7 @@ def test_a_detector_sees_what_mmdet_finds(detector):
     viewer = Viewer(model, cfg, score_thr=0.0)
     sights = viewer.see(noise(), ['FFFF', 'base', 'FFFF'], rounds=2)
     assert [sight.skip for sight in sights] == ['FFFF', 'TTTT', 'FFFF'] and model.backbone.skip == 'FFFF'
+    assert sights[0].unit == sights[1].unit
     assert sights[0].gflops > sights[1].gflops > 0 and all(sight.latency_ms > 0 for sight in sights)
     init_default_scope('mmdet')
     for sight in sights:
@@ -140,7 +141,9 @@ def test_panels_stand_four_in_a_row_with_their_cost_above():
     assert panel.shape[1] == 512 and 40 < head < 80 and head % 2 == 0
     assert (panel[:head] < 100).any() and np.array_equal(panel[head:], viewer.drawn(noise(), sight.sample))
     assert sight.cost.startswith('FFFF   ') and sight.cost.rstrip().endswith(' MFLOPs')
-    assert Sight('FT', 1234.5, 4.1, None, 'over 9 ms').cost == 'FT   1234 ms   4.10 GFLOPs   over 9 ms'
+    sight = Sight('FT', 1234.5, 4.1, (1.0, 'GFLOPs'), None, 'over 9 ms')
+    assert sight.cost == 'FT   1234 ms   4.10 GFLOPs   over 9 ms'
+    assert sight._replace(gflops=0.00578, unit=(1e3, 'MFLOPs')).flops == '5.78 MFLOPs'
     many = viewer.compare(noise(), viewer.backbone.subnets()[:5])
     assert many.shape == (2 * panel.shape[0], 4 * 512 + 3 * 8, 3)
 

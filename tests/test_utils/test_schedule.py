@@ -71,3 +71,12 @@ def test_a_warm_up_of_less_than_an_iteration_goes():
 def test_what_cannot_be_scaled_is_said(train_cfg, epochs):
     with pytest.raises(ValueError, match='train_cfg.max_iters|from 1 on'):
         set_epochs(Config(dict(train_cfg=train_cfg)), epochs)
+
+
+@pytest.mark.parametrize('epochs, interval', [(1, 1), (3, 1), (12, 2), (30, 5)])
+def test_own_data_are_validated_and_saved_during_the_training(epochs, interval):
+    cfg = Config.fromfile(ROOT / 'configs/demo/resnet50_adn_digits.py')
+    set_epochs(cfg, epochs)
+    fit_schedule(cfg, 10)
+    assert epochs % cfg.train_cfg.val_interval == 0
+    assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval == interval
