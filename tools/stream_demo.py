@@ -73,7 +73,7 @@ def main():
         writable(out)
         if not rows:
             progress(f'profiling all depths, at most {args.profile_seconds:g} s')
-            rows = profile.profile_subnets(
+            measured = profile.profile_subnets(
                 model,
                 args.shape,
                 dtype=args.dtype,
@@ -81,7 +81,13 @@ def main():
                 memory=False,
                 clock=args.clock,
                 progress=progress,
-            )['subnets']
+            )
+            rows = measured['subnets']
+            if measured['widest'] > 0.1:
+                progress(
+                    f'The profile is known within ±{measured["widest"]:.0%} only, and what the controller '
+                    'expects will be as wrong: the machine is busy; give more --profile-seconds, or --clock cpu'
+                )
         deadline = args.deadline_ms or loads.default_deadline(rows, load.max())
         depths = controller.DepthController(rows, deadline, args.mode)
         fixed = stream.fixed_depths(rows, depths, args.compare)
