@@ -83,10 +83,10 @@ def main():
                 progress=progress,
             )
             rows = measured['subnets']
-            if measured['widest'] > 0.1:
+            if (measured['widest'] or 1) > 0.1:  # None after a few rounds
                 progress(
-                    f'The profile is known within ±{measured["widest"]:.0%} only, and what the controller '
-                    'expects will be as wrong: the machine is busy; give more --profile-seconds, or --clock cpu'
+                    'The machine is busy or the profile was short: its medians are uncertain by more than '
+                    '10 %, and so is what the controller expects; --profile-seconds 120 or --clock cpu helps'
                 )
         deadline = args.deadline_ms or loads.default_deadline(rows, load.max())
         depths = controller.DepthController(rows, deadline, args.mode)
