@@ -32,6 +32,8 @@ VERSION = '{}.{}'.format(*sys.version_info)
 OPERATORS = ['none', 'cpu', 'cuda']  # of mmcv: each also serves who asks for one before it
 GB = 7  # with torch's CUDA packages and, for a while, mmcv's object files
 HEARTBEAT = 10  # seconds
+# The lines of pip and ninja that say how far they are.
+PROGRESS = re.compile(r'\s*(?:(\[\d+/\d+\])|((?:Collecting|Building|Installing|Preparing) .*))')
 
 
 class SetupError(Exception):
@@ -251,7 +253,7 @@ def pip(verb, *arguments, **env):
 
 
 def run(what, *command, **env):
-    """Runs with all output in the log, whose last line is shown with the time every 10 seconds."""
+    """Runs with all output in the log, and every 10 seconds a line on how far it is."""
     command = [str(word) for word in command]
     env = dict(os.environ, **env)
     env.pop('PYTHONDONTWRITEBYTECODE', None)
@@ -273,7 +275,7 @@ def run(what, *command, **env):
                     process.wait(HEARTBEAT)
                     break
                 minutes, seconds = divmod(int(time.time() - start), 60)
-                print(f'  {minutes}:{seconds:02d} {last_line(log, begin)}', flush=True)
+                print(f'  {minutes}:{seconds:02d} {progress(log, begin)}', flush=True)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -283,10 +285,13 @@ def run(what, *command, **env):
             raise SetupError(explain(what, log.read()))
 
 
-def last_line(log, begin):
+def progress(log, begin):
     log.seek(begin)
-    lines = [line.strip() for line in log if line.strip() and 'WARNING' not in line]
-    return lines[-1][:70] if lines else ''
+    found = [match for match in map(PROGRESS.match, log) if match]
+    if not found:
+        return ''
+    compiled, step = found[-1].groups()
+    return f'{compiled} files compiled' if compiled else step.partition(' (')[0][:70]
 
 
 def explain(what, output):

@@ -174,15 +174,23 @@ def test_a_failing_command_is_logged(env):
     assert 'no luck' in env.LOG.read_text()
 
 
-def test_the_screen_shows_the_time_and_the_last_line(env, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    'output, shown',
+    [
+        ('  [12/78] c++ -MMD\n  warning: x\n      |   ^', '[12/78] files compiled'),
+        ('Collecting addict==2.4.0 (from -r requirements.txt)\n  WARNING: y', 'Collecting addict==2.4.0'),
+        ('nothing of the kind', ''),
+    ],
+)
+def test_the_screen_shows_the_time_and_how_far_it_is(env, monkeypatch, capsys, output, shown):
     monkeypatch.setattr(env, 'HEARTBEAT', 0.05)
-    env.run('compiling', 'sh', '-c', 'echo "[12/78] c++"; echo; sleep 0.3')
-    assert '  0:00 [12/78] c++\n' in capsys.readouterr().out
+    env.run('compiling', 'sh', '-c', f'echo "{output}"; sleep 0.3')
+    assert f'  0:00 {shown}\n' in capsys.readouterr().out
 
 
 def test_an_interrupted_command_is_stopped_with_all_that_it_started(env, monkeypatch):
     monkeypatch.setattr(env, 'HEARTBEAT', 0.05)
-    monkeypatch.setattr(env, 'last_line', raising(KeyboardInterrupt()))
+    monkeypatch.setattr(env, 'progress', raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         env.run('compiling', 'sh', '-c', 'sleep 60 & echo $! >pid; wait')
     child = Path(f'/proc/{int((env.ROOT / "pid").read_text())}/stat')
