@@ -161,7 +161,7 @@ def check_names(
     missing = [name for name in classes if name not in found]
     if missing and reference == '--classes':
         guess = near(missing[0], found)
-        raise InputError(f'{where} has no class {missing[0]!r}{guess}; it has {some(found)}')
+        raise InputError(f'{where} has no class {missing[0]!r}, only {some(found)}{guess}')
     more = [name for name in found if name not in classes] if exact or missing else []
     if missing or (exact and more):
         what = [f'without {some(missing)}'] * bool(missing) + [f'with {some(more)}'] * bool(more)

@@ -123,7 +123,7 @@ def test_chosen_classes_have_the_labels_of_their_order(tmp_path):
         (
             {'train': ['cat', 'dog'], 'val': ['cat', 'dog']},
             ['cat', 'fox'],
-            "train has no class 'fox'; it has cat, dog",
+            "train has no class 'fox', only cat, dog",
         ),
         ({'train': ['cat'], 'val': ['cat']}, None, 'one class cat'),
         ({'train': [], 'val': ['cat', 'dog']}, None, 'no images in class folders'),
