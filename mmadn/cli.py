@@ -13,10 +13,10 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from .engine.distributed import launch_on_cpu
 from .errors import InputError, UserError
 from .evaluation.prediction import DTYPES
 from .evaluation.timing import CLOCKS
+from .utils.distributed import launch_on_cpu
 from .utils.explain import explain, message, near
 from .utils.packaged import config_path
 from .utils.quiet_imports import import_quietly

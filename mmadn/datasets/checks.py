@@ -159,9 +159,6 @@ def check_names(
         ValueError: The message names what is missing, and what is too much.
     """
     missing = [name for name in classes if name not in found]
-    if missing and reference == '--classes':
-        guess = near(missing[0], found)
-        raise InputError(f'{where} has no class {missing[0]!r}, only {some(found)}{guess}')
     more = [name for name in found if name not in classes] if exact or missing else []
     if missing or (exact and more):
         what = [f'without {some(missing)}'] * bool(missing) + [f'with {some(more)}'] * bool(more)
@@ -171,6 +168,13 @@ def check_names(
         )
     if exact and list(found) != list(classes):
         raise InputError(f'{where} has the classes of {reference} in another order: {some(found)}')
+
+
+def check_chosen(where: str, found: Sequence[str], classes: Sequence[str]) -> None:
+    """Stops where a class that the user chose is not among those of the data."""
+    for name in classes:
+        if name not in found:
+            raise InputError(f'{where} has no class {name!r}, only {some(found)}{near(name, found)}')
 
 
 def some(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..utils.report import replacing
-from .checks import check_names, check_readable, some
+from .checks import check_chosen, check_names, check_readable, some
 from .splitting import VAL_SHARE, OwnData, choose_val
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # those of mmpretrain's CustomDataset
@@ -104,7 +104,10 @@ def _check_classes(
 ) -> None:
     if len(classes) < 2:
         raise InputError(f'{folder} has the one class {", ".join(classes)}; a classifier needs two or more')
-    check_names(folder, list(images), classes, '--classes' if chosen else train, exact=not chosen)
+    if chosen:
+        check_chosen(folder, list(images), classes)
+    else:
+        check_names(folder, list(images), classes, train)
     if empty := [name for name in classes if not images[name]]:
         raise InputError(
             f'{folder} has no images in {some(empty)}, where they end in {", ".join(EXTENSIONS)}; remove the '

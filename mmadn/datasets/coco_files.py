@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..utils.report import replacing
-from .checks import check_names, check_readable, some
+from .checks import check_chosen, check_names, check_readable, some
 from .splitting import VAL_SHARE, OwnData, choose_val
 
 # How a folder may hold the files of training and of validation.
@@ -59,7 +59,10 @@ def coco_files(
         names = [each['name'] for each in content['categories']]
         if len(set(names)) < len(names):
             raise InputError(f'{path} has two categories of one name: {some(names)}; rename one')
-        check_names(path, names, classes, '--classes' if chosen else train, exact=False)
+        if chosen:
+            check_chosen(path, names, classes)
+        else:
+            check_names(path, names, classes, train, exact=False)
         images[split] = images.get(split) or _image_folder(path, content)
         _check_images(path, content, images[split])
         whole[split] = _completed(path, content, classes, images[split], masks)

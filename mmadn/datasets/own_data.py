@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..engine.distributed import number_of_processes
 from ..errors import InputError
 from ..utils.cores import available_cores
+from ..utils.distributed import number_of_processes
 from ..utils.schedule import fit_schedule
 from .checks import OTHER_HEADS
 from .class_folders import class_folders
@@ -75,8 +75,8 @@ def use_data(
         cfg.pop(name, None)
     _set_root(cfg, data)
     _set_classes(cfg, len(data.classes))
-    images = max(1, data.images['train'] // number_of_processes(cfg))
-    fit_schedule(cfg, images // _fit_batch(cfg, images))
+    share = max(1, data.images['train'] // number_of_processes(cfg))  # of each process
+    fit_schedule(cfg, share // _fit_batch(cfg, share))
     return data
 
 

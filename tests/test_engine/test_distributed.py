@@ -13,7 +13,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import multiprocessing
 from two_processes import CASES, STEPS, calibrated, worker
 
-from mmadn.engine.distributed import launch_on_cpu
+from mmadn.utils.distributed import launch_on_cpu
 
 
 @pytest.fixture(scope='module')
