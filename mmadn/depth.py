@@ -359,7 +359,7 @@ def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
     Raises:
         TypeError: The model has none, or has several and none of them at `model.backbone`.
     """
-    model = _present_branch(unwrap(model))
+    model = present_branch(unwrap(model))
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, AdaptiveDepth):
         return backbone
@@ -379,7 +379,7 @@ def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
     )
 
 
-def _present_branch(model: nn.Module) -> nn.Module:
+def present_branch(model: nn.Module) -> nn.Module:
     """The network of a semi-supervised detector that is trained, or in eval mode predicts; else the model."""
     if not hasattr(model, 'semi_test_cfg'):
         return model
