@@ -378,9 +378,11 @@ def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
             f'{name} has several backbones of adaptive depth, {", ".join(found)}; give the part of it that '
             'is meant, or make only one of them adaptive'
         )
-    has = f'the backbone {type(backbone).__name__}, which has' if backbone is not None else 'no backbone with'
+    lacks = 'no backbone of adaptive depth'
+    if backbone is not None:
+        lacks = f'the backbone {type(backbone).__name__}, which has no adaptive depth'
     raise NotAdaptiveError(
-        f"{name} has {has} no adaptive depth; choose one of mmadn's in the config, such as "
+        f"{name} has {lacks}; choose one of mmadn's in the config, such as "
         "backbone=dict(type='mmadn.ADNResNet', depth=50)"
     )
 
