@@ -286,7 +286,7 @@ class AdaptiveDepth(DepthNames):
         configs = [given] if isinstance(given, dict) else given or []
         pretrained = [cfg for cfg in configs if _loads_weights(cfg['type'])]
         rest = [cfg for cfg in configs if cfg not in pretrained] if pretrained else given
-        pretrained = [{**cfg, 'type': 'Pretrained'} for cfg in pretrained]  # as stock backbones know it
+        pretrained = [type(cfg)({**cfg, 'type': 'Pretrained'}) for cfg in pretrained]  # as stock ones know it
         for cfg in [rest, *pretrained] if rest or not pretrained else pretrained:
             self._initialize(cfg)
         for module in self.modules():
