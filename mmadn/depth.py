@@ -280,6 +280,8 @@ class AdaptiveDepth(DepthNames):
         What `init_cfg` loads comes last, as the stock backbone loads it: it fills both copies itself, and
         some stock backbones initialise over it otherwise. A second call only warns, as mmengine's own does.
         """
+        if not isinstance(self, BaseModule):  # mmengine calls only what the stock backbone has
+            return getattr(super(), 'init_weights', lambda: None)()
         if self.is_init:
             return BaseModule.init_weights(self)
         given = self.init_cfg

@@ -168,7 +168,7 @@ def test_the_backbones_of_the_manual_work(tmp_path, monkeypatch):
     for text, scope in ((zoo, 'mmdet'), (settings, 'mmpretrain')):
         (tmp_path / 'config.py').write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
         cfg = Config.fromfile(tmp_path / 'config.py')
-        args = {**cfg.model.backbone.to_dict(), 'init_cfg': None}
+        args = {k: v for k, v in cfg.model.backbone.to_dict().items() if k != 'init_cfg'}
         with DefaultScope.overwrite_default_scope(scope):
             network, own = MODELS.build(args), ('residual_stages', 'type')
             name = args['type'].removeprefix('mmadn.ADN')

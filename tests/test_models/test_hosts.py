@@ -265,6 +265,23 @@ def test_a_strangers_backbone(library):
     assert equal(features(network), features(plain))
 
 
+def test_a_plain_module_needs_no_more():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.Sequential(Bottle(3, 3), Bottle(3, 3))
+
+        def forward(self, x):
+            return (self.blocks(x),)
+
+    network = adaptive(Plain)(residual_stages=['blocks'])
+    network.init_weights()
+    network.eval()
+    with network.skipping('T'):
+        base = features(network)
+    assert not equal(base, features(network))
+
+
 @pytest.mark.parametrize(
     'type_, settings, message',
     [
