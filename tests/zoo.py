@@ -9,7 +9,8 @@ import mmadn  # noqa: F401, I001  first, for torchvision
 import copy
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,28 +20,25 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from zoo_batches import SIZE, test_batch, train_batch
 
 from mmadn import SelfDistillationHook, adaptive_backbone
+from mmadn.depth import is_skipped
+from mmadn.errors import InputError
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmrotate')
-# Backbones of residual blocks; PVT, HRNet, CSPDarknet and others have no sub-paths to skip.
-FAMILIES = re.compile(
-    r'(\w+\.)?\w*(ResNet|ResNetV1[cde]|ResNeXt|Res2Net|ResNeSt|RegNet|SwinTransformer|ConvNeXt|MobileNetV2)$'
-)
-# Folders whose shortest config does not run here, and what another one of the same folder is called.
+# What a folder is represented by, if it has it.
+PREFERRED = re.compile(r'ResNet|ResNeXt|Res2Net|ResNeSt|RegNet|Swin|ConvNeXt|MobileNetV2|PyramidVision')
+# Folders whose shortest config does not run here, and a part of the name of one that does.
 INSTEAD = {
-    'mmdet/cascade_rpn': 'faster-rcnn',  # the RPN alone cannot be built: it has no number of classes
+    'mmdet/cascade_rpn': 'faster-rcnn',  # its RPN alone cannot be built: it has no number of classes
     'mmdet/dcn': 'dconv',  # deformable pooling has no operator for CPUs
     'mmdet/dcnv2': 'mdconv',
-    'mmdet/guided_anchoring': 'ga-faster',  # the RPN alone has a test_cfg that its own head refuses
-    'mmseg/swin': 'ade20k',  # LEVIR's images have six channels
+    'mmseg/swin': 'ade20k',  # the images of LEVIR have six channels
 }
 CAPS = dict(num_queries=20, num_proposals=20, nms_pre=50, max_per_img=20, num_points=64, num=32)
-
-
-class Stock(Exception):
-    """What stock does not do here, which is no fault of adaptive depth."""
+SIZES = {'mmdet/ddod': 384}  # its deformable convolutions need 3x3 positions at a stride of 128
 
 
 def configs(library: str) -> Path | None:
@@ -49,29 +47,38 @@ def configs(library: str) -> Path | None:
     return spec and Path(spec.origin).parent / '.mim' / 'configs'
 
 
-def folders(library: str) -> list[str]:
-    roots = [path for path in sorted(configs(library).iterdir()) if path.is_dir() and path.name[0] != '_']
-    return [path.name for path in roots if path.name not in ('common', '__pycache__')]
+def folders() -> list[str]:
+    """Every folder of the installed zoos, such as 'mmdet/atss'."""
+    found = []
+    for library in LIBRARIES:
+        paths = sorted(configs(library).iterdir()) if configs(library) else []
+        names = [path.name for path in paths if path.is_dir() and not path.name.startswith('_')]
+        found += [f'{library}/{name}' for name in names if name != 'common']
+    return found
 
 
-def choose(library: str, folder: str) -> Config | None:
-    """The config of a folder that stands for it, or None where no backbone can be adaptive."""
-    root = configs(library) / folder
-    wanted = INSTEAD.get(f'{library}/{folder}', '')
-    paths = [path for path in root.rglob('*.py') if wanted in path.name]
-    # Small networks first: a short name is mostly that of the ordinary setting.
+def choose(folder: str) -> Config | None:
+    """The config that stands for a folder; None if none has a backbone."""
+    library, _, name = folder.partition('/')
+    part = INSTEAD.get(folder, '')
+    paths = [path for path in (configs(library) / name).rglob('*.py') if part in path.name]
+    best = None
+    # Small networks first, and short names, which are mostly those of the ordinary settings.
     for path in sorted(paths, key=lambda p: (not re.search('r50|r18|tiny|-t-', p.name), len(p.name), p.name)):
-        if 'Config' not in path.read_text() and (cfg := read(path)) and next(backbones(cfg.model), None):
+        cfg = read(path)
+        if cfg is not None and PREFERRED.search(backbone_of(cfg).type):
             return cfg
+        best = best or cfg
+    return best
 
 
 def read(path: Path) -> Config | None:
-    """A config whose model is small enough for a test; None if the file cannot be read."""
+    """A config, its model small enough for a test; None if it has no backbone or cannot be read."""
     try:
         cfg = Config.fromfile(path)
-    except (OSError, ImportError):  # of a `_base_` that the package does not have
+    except (OSError, ImportError, AttributeError):  # of what the package does not have
         return None
-    if 'type' not in cfg.get('model', {}):
+    if not list(backbones(cfg.get('model'))):
         return None
     cfg.setdefault('default_scope', 'mmdet')
     shrink(cfg.model, path)
@@ -92,27 +99,35 @@ def shrink(settings: dict, path: Path) -> None:
             settings[name] = None
         elif name == 'teacher_config':  # is written as seen from a clone of the library
             settings[name] = str(next(p for p in path.parents if p.name == '.mim') / value)
-        elif name == 'score_thr':  # an untrained model is sure of nothing
+        elif name in ('score_thr', 'mask_thr', 'filter_thr'):  # an untrained model is sure of nothing
             settings[name] = 0.0
         elif name in CAPS and isinstance(value, int):
             settings[name] = min(value, CAPS[name])
+        elif name == 'use_torchvision':  # whose operator is compiled anew for every shape on a CPU
+            settings[name] = False
         elif value in ('SyncBN', 'MMSyncBN'):
             settings[name] = 'BN'
 
 
-def backbones(settings: dict) -> Iterator[dict]:
-    """The settings of the backbones in a model's config that can be adaptive."""
+def backbones(settings: object) -> Iterator[dict]:
+    """The settings of all backbones in a model's config."""
     for name, value in settings.items() if isinstance(settings, dict) else ():
-        if name == 'backbone' and isinstance(value, dict) and FAMILIES.match(str(value.get('type'))):
+        if name == 'backbone' and isinstance(value, dict) and isinstance(value.get('type'), str):
             yield value
         else:
             yield from backbones(value)
 
 
+def backbone_of(cfg: Config) -> dict:
+    """The settings of the backbone that is made adaptive; re-identification beside a tracker has another."""
+    found = list(backbones(cfg.model))
+    return next((each for each in found if PREFERRED.search(each.type)), found[0])
+
+
 def make_adaptive(cfg: Config) -> Config:
-    """The same config with the one word changed that gives its backbone an adaptive depth."""
+    """The same config but for the one word that makes its backbone adaptive."""
     cfg = copy.deepcopy(cfg)
-    backbone = next(backbones(cfg.model))
+    backbone = backbone_of(cfg)
     library, dot, name = backbone.type.rpartition('.')
     backbone.type = f'mmadn.{library}{dot}ADN{name}'
     return cfg
@@ -120,15 +135,32 @@ def make_adaptive(cfg: Config) -> Config:
 
 def build(cfg: Config) -> nn.Module:
     init_default_scope(cfg.default_scope)
-    for name in ('epoch', 'iter', 'max_iters'):  # a Runner's, which some heads ask for
+    for name in ('epoch', 'iter', 'max_iters'):  # of a Runner, which some heads ask for
         MessageHub.get_current_instance().update_info(name, 0)
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(cfg.model))
     model.init_weights()
-    for module in model.modules():  # a residual branch that starts at zero would hide whether it is skipped
-        if is_norm(module) and getattr(module, 'weight', None) is not None and not module.weight.any():
-            nn.init.constant_(module.weight, 0.1)
     return model
+
+
+@torch.no_grad()
+def enliven(model: nn.Module) -> None:
+    """Statistics and scales with which an untrained model neither overflows nor hides its residual branches."""
+    norms = [module for module in model.modules() if is_norm(module)]
+    for norm in norms:
+        if norm.weight is not None and not norm.weight.any():
+            norm.weight.fill_(0.3)
+    for module in model.modules():
+        if hasattr(module, 'weight_gamma'):  # of DetectoRS, from its checkpoint
+            module.weight_gamma.fill_(0.02)
+    backbone = next(module for name, module in model.named_modules() if name.split('.')[-1] == 'backbone')
+    batch_norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm)]
+    momenta = [norm.momentum for norm in batch_norms]
+    for norm in batch_norms:
+        norm.train().momentum = 1
+    backbone(torch.randn(2, 3, SIZE, SIZE))
+    for norm, momentum in zip(batch_norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def loss(model: nn.Module, data: dict) -> dict:
@@ -167,20 +199,115 @@ def finite(value: object) -> bool:
     return all(number.isfinite().all() for number in numbers(value))
 
 
-def moving(model: nn.Module) -> set[str]:
+def moved_by(model: nn.Module) -> set[str]:
     """The names of the parameters that have a gradient other than zero."""
     return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
 
 
 def stock_name(name: str) -> str:
-    """Of a parameter of an adaptive model, both copies of a norm alike."""
+    """Of a parameter of an adaptive model; both copies of a norm have one."""
     return re.sub(r'\.(full|skip)\.(?=\w+$)', '.', name)
 
 
 def distil(model: nn.Module, data: dict) -> tuple[dict, set[str]]:
-    """One self-distilled step; returns the logs and the names of the parameters that it moved."""
-    optimizer, moved = torch.optim.SGD(model.parameters(), lr=1e-5), set()
-    optimizer.register_step_pre_hook(lambda *_: moved.update(moving(model)))
+    """One self-distilled step; returns what is logged and the names of the parameters that it moves."""
+    optimizer, moved = torch.optim.SGD(model.parameters(), lr=1e-4), set()
+    optimizer.register_step_pre_hook(lambda *_: moved.update(moved_by(model)))
     model.train()
     torch.manual_seed(1)
     return SelfDistillationHook().train_step(model, copy.deepcopy(data), OptimWrapper(optimizer)), moved
+
+
+class Findings:
+    """What of the contract does not hold, and whether stock or adaptive depth is the cause."""
+
+    def __init__(self) -> None:
+        self.stock, self.ours, self.not_adaptive = [], [], ''
+
+    def attempt(self, faults: list[str], what: str, function: Callable, *args) -> object:
+        """What a function returns, or None after an error, which becomes a fault."""
+        try:
+            return function(*args)
+        except Exception as error:  # whatever a library raises is what the table says
+            faults.append(f'{what}: {one_line(error)}')
+
+    def __str__(self) -> str:
+        if self.ours:
+            return 'FAILS: ' + '; '.join(self.ours)
+        stock = 'stock fails in ' + '; '.join(self.stock) if self.stock else ''
+        return self.not_adaptive or stock or 'holds'
+
+
+def one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) < 120 else text[:117] + '...'
+
+
+def examine(cfg: Config, size: int = SIZE) -> Findings:
+    """Holds a model of a zoo to the contract."""
+    found = Findings()
+    stock = found.attempt(found.stock, 'building', build, cfg)
+    if stock is None:
+        return found
+    enliven(stock)
+    try:
+        ours = build(make_adaptive(cfg))
+    except InputError as error:
+        found.not_adaptive = f'not adaptive: {one_line(error)}'
+        return found
+    ours.load_state_dict(stock.state_dict())
+
+    train, test = train_batch(cfg, size), test_batch(cfg, size)
+    learns = False
+    for name, function, data in (('loss', loss, train), ('prediction', predict, test)):
+        wanted = found.attempt(found.stock, name, function, stock, data)
+        if wanted is None:
+            continue
+        results, backbone = {}, adaptive_backbone(ours)
+        for depth in ('super', 'base'):
+            with backbone.skipping(depth), calls_of_skipped(backbone) as calls:
+                results[depth] = found.attempt(found.ours, f'{name} at depth {depth}', function, ours, data)
+        if None in results.values():
+            continue
+        if calls:
+            found.ours.append(f'{name} runs skipped blocks: {", ".join(sorted(calls)[:2])}')
+        if not same(results['super'], wanted):
+            found.ours.append(f'{name} differs from that of stock')
+        if numbers(wanted) and same(results['super'], results['base']):
+            found.ours.append(f'{name} does not depend on the depth')
+        if not finite(results):
+            found.ours.append(f'{name} is not finite')
+        if name == 'loss':
+            learns = True
+            stock.parse_losses(wanted)[0].backward()
+    if learns:
+        found.attempt(found.ours, 'self-distilled step', check_step, stock, ours, train)
+    return found
+
+
+@contextmanager
+def calls_of_skipped(backbone: nn.Module) -> Iterator[set[str]]:
+    """Collects the names of modules that run although they belong to a block that is skipped."""
+    calls, handles = set(), []
+    for name, block in backbone.named_modules():
+        for part, module in block.named_children() if is_skipped(block) else ():
+            call = f'{name}.{part}'
+            handles.append(module.register_forward_pre_hook(lambda *_, call=call: calls.add(call)))
+    yield calls
+    for handle in handles:
+        handle.remove()
+
+
+def check_step(stock: nn.Module, ours: nn.Module, data: dict) -> None:
+    logs, moved = distil(ours, data)
+    assert finite(logs), f'its losses are not finite: {logs}'
+    trained = {stock_name(name) for name, p in ours.named_parameters() if p.requires_grad}
+    wrong = trained ^ {name for name, p in stock.named_parameters() if p.requires_grad}
+    assert not wrong, f'others are frozen than in stock: {sorted(wrong)[:3]}'
+    expected = moved_by(stock)
+    still = [name for name, _ in ours.named_parameters() if stock_name(name) in expected and name not in moved]
+    assert not still, f'{len(still)} parameters have no gradient: {still[:3]}'
+
+
+def check(folder: str) -> Findings:
+    return examine(choose(folder), SIZES.get(folder, SIZE))
