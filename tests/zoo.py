@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from zoo_batches import SIZE, test_batch, train_batch
 
-from mmadn import SelfDistillationHook, adaptive_backbone
+from mmadn import AdaptiveDepth, SelfDistillationHook
 from mmadn.depth import is_skipped
 from mmadn.errors import InputError
 
@@ -253,34 +253,32 @@ def examine(cfg: Config, size: int = SIZE) -> Findings:
     try:
         ours = build(make_adaptive(cfg))
     except InputError as error:
-        found.not_adaptive = f'not adaptive: {one_line(error)}'
+        found.not_adaptive = 'not adaptive: ' + one_line(error).partition(';')[0]
         return found
     ours.load_state_dict(stock.state_dict())
 
-    train, test = train_batch(cfg, size), test_batch(cfg, size)
-    learns = False
-    for name, function, data in (('loss', loss, train), ('prediction', predict, test)):
-        wanted = found.attempt(found.stock, name, function, stock, data)
-        if wanted is None:
-            continue
-        results, backbone = {}, adaptive_backbone(ours)
-        for depth in ('super', 'base'):
-            with backbone.skipping(depth), calls_of_skipped(backbone) as calls:
-                results[depth] = found.attempt(found.ours, f'{name} at depth {depth}', function, ours, data)
-        if None in results.values():
-            continue
+    train = train_batch(cfg, size)
+    parts = [('loss', loss, train), ('prediction', predict, test_batch(cfg, size))]
+    wanted = {name: found.attempt(found.stock, name, run, stock, data) for name, run, data in parts}
+    parts = [part for part in parts if wanted[part[0]] is not None]
+    backbone = next(module for module in ours.modules() if isinstance(module, AdaptiveDepth))
+    results = {}
+    for depth in ('super', 'base'):
+        with backbone.skipping(depth), calls_of_skipped(backbone) as calls:
+            for name, run, data in parts:
+                what = f'{name} at depth {backbone.skip}'
+                results[depth, name] = result = found.attempt(found.ours, what, run, ours, data)
+                if not finite(result):
+                    found.ours.append(f'{what} is not finite')
         if calls:
-            found.ours.append(f'{name} runs skipped blocks: {", ".join(sorted(calls)[:2])}')
-        if not same(results['super'], wanted):
+            found.ours.append(f'skipped blocks run at depth {backbone.skip}: {", ".join(sorted(calls)[:2])}')
+    for name, _, _ in parts:
+        if not same(results['super', name], wanted[name]):
             found.ours.append(f'{name} differs from that of stock')
-        if numbers(wanted) and same(results['super'], results['base']):
+        if same(results['super', name], results['base', name]):
             found.ours.append(f'{name} does not depend on the depth')
-        if not finite(results):
-            found.ours.append(f'{name} is not finite')
-        if name == 'loss':
-            learns = True
-            stock.parse_losses(wanted)[0].backward()
-    if learns:
+    if wanted['loss'] is not None:
+        stock.parse_losses(wanted['loss'])[0].backward()
         found.attempt(found.ours, 'self-distilled step', check_step, stock, ours, train)
     return found
 
