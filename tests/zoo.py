@@ -1,16 +1,18 @@
 """The zoos of mmdet, mmseg and mmrotate as a contract, for one config of every folder.
 
-A model of a zoo and the same model with nothing but the `type` of its backbone changed give the same losses and
-the same predictions at full depth, bit for bit, and the adaptive one trains at two depths.
+A model of a zoo, and the same with nothing but the `type` of its backbone changed, give the same losses and
+predictions at full depth, bit for bit; the adaptive one also runs as its base-net, and trains at both depths.
 """
 
 import mmadn  # noqa: F401, I001  first, for torchvision
 
 import copy
 import importlib.util
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -57,31 +59,37 @@ def folders() -> list[str]:
     return found
 
 
-def choose(folder: str) -> Config | None:
-    """The config that stands for a folder; None if none has a backbone."""
+def choose(folder: str) -> Config:
+    """The config that stands for a folder, its model small enough for a test.
+
+    Raises:
+        ValueError: The folder has none with a backbone.
+        OSError, ImportError: The same, and the reason why one cannot be read.
+    """
     library, _, name = folder.partition('/')
-    part = INSTEAD.get(folder, '')
-    paths = [path for path in (configs(library) / name).rglob('*.py') if part in path.name]
-    best = None
+    paths = [path for path in (configs(library) / name).rglob('*.py') if INSTEAD.get(folder, '') in path.name]
     # Small networks first, and short names, which are mostly those of the ordinary settings.
-    for path in sorted(paths, key=lambda p: (not re.search('r50|r18|tiny|-t-', p.name), len(p.name), p.name)):
-        cfg = read(path)
-        if cfg is not None and PREFERRED.search(backbone_of(cfg).type):
-            return cfg
-        best = best or cfg
-    return best
+    paths.sort(key=lambda path: (not re.search('r50|r18|tiny|-t[-_]', path.name), len(path.name), path.name))
+    found, unreadable = [], InputError('no config of a model with a backbone')
+    for path in paths:
+        try:
+            cfg = Config.fromfile(path)
+        except (OSError, ImportError) as error:  # of what the package does not have
+            unreadable = error
+            continue
+        if list(backbones(cfg.get('model'))):
+            found.append(cfg)
+            if PREFERRED.search(backbone_of(cfg).type):
+                break
+    if not found:
+        raise unreadable
+    best = found[-1] if PREFERRED.search(backbone_of(found[-1]).type) else found[0]
+    best.setdefault('default_scope', 'mmdet')
+    return small(best)
 
 
-def read(path: Path) -> Config | None:
-    """A config, its model small enough for a test; None if it has no backbone or cannot be read."""
-    try:
-        cfg = Config.fromfile(path)
-    except (OSError, ImportError, AttributeError):  # of what the package does not have
-        return None
-    if not list(backbones(cfg.get('model'))):
-        return None
-    cfg.setdefault('default_scope', 'mmdet')
-    shrink(cfg.model, path)
+def small(cfg: Config) -> Config:
+    shrink(cfg.model, Path(cfg.filename))
     preprocessor = cfg.model.get('data_preprocessor', {})
     preprocessor.pop('batch_augments', None)  # paddings to the size of the data set's images
     if cfg.default_scope == 'mmseg':
@@ -95,7 +103,11 @@ def shrink(settings: dict, path: Path) -> None:
         for inner in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(inner, dict):
                 shrink(inner, path)
-        if isinstance(value, dict) and value.get('type') == 'Pretrained' or name in ('pretrained', 'teacher_ckpt'):
+        if (
+            isinstance(value, dict)
+            and value.get('type') == 'Pretrained'
+            or name in ('pretrained', 'teacher_ckpt')
+        ):
             settings[name] = None
         elif name == 'teacher_config':  # is written as seen from a clone of the library
             settings[name] = str(next(p for p in path.parents if p.name == '.mim') / value)
@@ -144,22 +156,18 @@ def build(cfg: Config) -> nn.Module:
 
 
 @torch.no_grad()
-def enliven(model: nn.Module) -> None:
-    """Statistics and scales with which an untrained model neither overflows nor hides its residual branches."""
-    norms = [module for module in model.modules() if is_norm(module)]
-    for norm in norms:
-        if norm.weight is not None and not norm.weight.any():
-            norm.weight.fill_(0.3)
+def enliven(model: nn.Module, backbone: nn.Module) -> None:
+    """Lets an untrained model neither overflow nor hide its residual branches, which may start at zero."""
     for module in model.modules():
-        if hasattr(module, 'weight_gamma'):  # of DetectoRS, from its checkpoint
+        if is_norm(module) and module.weight is not None and not module.weight.any():
+            module.weight.fill_(0.3)
+        if hasattr(module, 'weight_gamma'):  # of DetectoRS, otherwise from its checkpoint
             module.weight_gamma.fill_(0.02)
-    backbone = next(module for name, module in model.named_modules() if name.split('.')[-1] == 'backbone')
-    batch_norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm)]
-    momenta = [norm.momentum for norm in batch_norms]
-    for norm in batch_norms:
+    norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm)}
+    for norm in norms:
         norm.train().momentum = 1
     backbone(torch.randn(2, 3, SIZE, SIZE))
-    for norm, momentum in zip(batch_norms, momenta, strict=True):
+    for norm, momentum in norms.items():
         norm.momentum = momentum
 
 
@@ -218,11 +226,17 @@ def distil(model: nn.Module, data: dict) -> tuple[dict, set[str]]:
     return SelfDistillationHook().train_step(model, copy.deepcopy(data), OptimWrapper(optimizer)), moved
 
 
+@dataclass
 class Findings:
     """What of the contract does not hold, and whether stock or adaptive depth is the cause."""
 
-    def __init__(self) -> None:
-        self.stock, self.ours, self.not_adaptive = [], [], ''
+    folder: str
+    config: str = ''
+    backbone: str = ''
+    not_adaptive: str = ''
+    stock: list[str] = field(default_factory=list)  # what stock does not do here
+    ours: list[str] = field(default_factory=list)
+    holds: list[str] = field(default_factory=list)
 
     def attempt(self, faults: list[str], what: str, function: Callable, *args) -> object:
         """What a function returns, or None after an error, which becomes a fault."""
@@ -231,36 +245,57 @@ class Findings:
         except Exception as error:  # whatever a library raises is what the table says
             faults.append(f'{what}: {one_line(error)}')
 
-    def __str__(self) -> str:
+    @property
+    def verdict(self) -> str:
         if self.ours:
-            return 'FAILS: ' + '; '.join(self.ours)
-        stock = 'stock fails in ' + '; '.join(self.stock) if self.stock else ''
-        return self.not_adaptive or stock or 'holds'
+            return 'fails'
+        if self.not_adaptive:
+            return 'not adaptive'
+        if self.stock:
+            return 'holds in part' if self.holds else 'stock fails'
+        return 'holds'
+
+    def __str__(self) -> str:
+        return '; '.join([self.verdict, *self.ours, *filter(None, [self.not_adaptive]), *self.stock])
 
 
 def one_line(error: Exception) -> str:
-    text = ' '.join(str(error).split()) or type(error).__name__
+    text = re.sub(r'/\S*/(site-packages|configs)/', '', ' '.join(str(error).split())) or type(error).__name__
     return text if len(text) < 120 else text[:117] + '...'
 
 
-def examine(cfg: Config, size: int = SIZE) -> Findings:
-    """Holds a model of a zoo to the contract."""
-    found = Findings()
-    stock = found.attempt(found.stock, 'building', build, cfg)
-    if stock is None:
+def check(folder: str) -> Findings:
+    """Holds one model of a folder to the contract."""
+    found = Findings(folder)
+    try:
+        cfg = choose(folder)
+    except InputError as error:
+        found.not_adaptive = str(error)
         return found
-    enliven(stock)
+    except (OSError, ImportError) as error:
+        found.stock.append(f'reading: {one_line(error)}')
+        return found
+    found.config, found.backbone = Path(cfg.filename).name, backbone_of(cfg).type
+    stock = found.attempt(found.stock, 'building', build, cfg)
+    if stock:
+        compare(found, cfg, stock, SIZES.get(folder, SIZE))
+    return found
+
+
+def compare(found: Findings, cfg: Config, stock: nn.Module, size: int) -> None:
+    named = stock.named_modules()
+    enliven(stock, next(module for name, module in named if name.split('.')[-1] == 'backbone'))
     try:
         ours = build(make_adaptive(cfg))
     except InputError as error:
-        found.not_adaptive = 'not adaptive: ' + one_line(error).partition(';')[0]
-        return found
+        found.not_adaptive = one_line(error).partition(';')[0]
+        return
     ours.load_state_dict(stock.state_dict())
-
     train = train_batch(cfg, size)
     parts = [('loss', loss, train), ('prediction', predict, test_batch(cfg, size))]
     wanted = {name: found.attempt(found.stock, name, run, stock, data) for name, run, data in parts}
-    parts = [part for part in parts if wanted[part[0]] is not None]
+    found.stock += [f'{name}: not finite' for name in wanted if not finite(wanted[name])]
+    parts = [part for part in parts if wanted[part[0]] is not None and finite(wanted[part[0]])]
     backbone = next(module for module in ours.modules() if isinstance(module, AdaptiveDepth))
     results = {}
     for depth in ('super', 'base'):
@@ -277,10 +312,10 @@ def examine(cfg: Config, size: int = SIZE) -> Findings:
             found.ours.append(f'{name} differs from that of stock')
         if same(results['super', name], results['base', name]):
             found.ours.append(f'{name} does not depend on the depth')
-    if wanted['loss'] is not None:
+    found.holds = [name for name, _, _ in parts]
+    if 'loss' in found.holds:
         stock.parse_losses(wanted['loss'])[0].backward()
         found.attempt(found.ours, 'self-distilled step', check_step, stock, ours, train)
-    return found
 
 
 @contextmanager
@@ -303,9 +338,58 @@ def check_step(stock: nn.Module, ours: nn.Module, data: dict) -> None:
     wrong = trained ^ {name for name, p in stock.named_parameters() if p.requires_grad}
     assert not wrong, f'others are frozen than in stock: {sorted(wrong)[:3]}'
     expected = moved_by(stock)
-    still = [name for name, _ in ours.named_parameters() if stock_name(name) in expected and name not in moved]
+    still = [
+        name for name, _ in ours.named_parameters() if stock_name(name) in expected and name not in moved
+    ]
     assert not still, f'{len(still)} parameters have no gradient: {still[:3]}'
 
 
-def check(folder: str) -> Findings:
-    return examine(choose(folder), SIZES.get(folder, SIZE))
+def settings(library: str) -> dict[str, Config]:
+    """Each different setting of a residual backbone in a library's zoo, and the first config with it."""
+    found = {}
+    for path in sorted(configs(library).rglob('*.py')):
+        try:
+            cfg = Config.fromfile(path)
+        except (OSError, ImportError):
+            continue
+        for backbone in backbones(cfg.get('model')):
+            if PREFERRED.search(backbone.type):
+                shrink(backbone, path)
+                plain = {name: value for name, value in backbone.items() if name != 'init_cfg'}
+                scope = cfg.get('default_scope', library)
+                alone = Config(dict(default_scope=scope, model=dict(backbone=plain)), filename=str(path))
+                found.setdefault(f'{scope} {json.dumps(plain, sort_keys=True)}', alone)
+    return found
+
+
+@torch.no_grad()
+def check_backbone(cfg: Config) -> Findings:
+    """Compares a stock backbone alone with the adaptive one of the same settings."""
+    found = Findings(Path(cfg.filename).parent.name, Path(cfg.filename).name, cfg.model.backbone.type)
+    stock = found.attempt(found.stock, 'building', build_backbone, cfg)
+    if stock:
+        found.attempt(found.ours, 'backbone', compare_backbone, found, cfg, stock)
+    return found
+
+
+def build_backbone(cfg: Config) -> nn.Module:
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    return backbone
+
+
+def compare_backbone(found: Findings, cfg: Config, stock: nn.Module) -> None:
+    enliven(stock, stock)
+    ours = build_backbone(make_adaptive(cfg))
+    ours.load_state_dict(stock.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    stock.eval(), ours.eval()  # returns nothing in a backbone
+    wanted = found.attempt(found.stock, 'features', stock, image)
+    with ours.skipping('super'):
+        assert same(ours(image), wanted), 'the features differ from those of stock'
+    with ours.skipping('base'), calls_of_skipped(ours) as calls:
+        base = ours(image)
+        assert finite(base) and not same(base, wanted) and not calls, 'the base-net is none'
+    found.holds = ['features']

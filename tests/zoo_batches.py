@@ -1,6 +1,7 @@
 """Small batches of drawn shapes for any model of the zoos of mmdet, mmseg and mmrotate."""
 
 import copy
+import re
 
 import detectors
 import torch
@@ -85,7 +86,8 @@ def annotate(sample: DetDataSample, cfg: Config) -> None:
     if not any(word in pipeline for word in ("'with_mask': True", 'Panoptic')):
         del objects.masks
     if cfg.default_scope == 'mmrotate':
-        rotate(sample, next((box for box in ('qbox', 'hbox', 'rbox') if f"gt_bboxes': '{box}" in pipeline), 'qbox'))
+        converted = re.search("'gt_bboxes': '(.box)'", pipeline)
+        rotate(sample, converted[1] if converted else 'qbox')
 
 
 def rotate(sample: DetDataSample, box_type: str) -> None:
