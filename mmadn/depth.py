@@ -280,13 +280,15 @@ class AdaptiveDepth(DepthNames):
         What `init_cfg` loads comes last, as the stock backbone loads it: it fills both copies itself, and
         some stock backbones initialise over it otherwise. A second call only warns, as mmengine's own does.
         """
+        if not isinstance(self, BaseModule):  # mmengine calls only what the stock backbone has
+            return getattr(super(), 'init_weights', lambda: None)()
         if self.is_init:
             return BaseModule.init_weights(self)
         given = self.init_cfg
         configs = [given] if isinstance(given, dict) else given or []
         pretrained = [cfg for cfg in configs if _loads_weights(cfg['type'])]
         rest = [cfg for cfg in configs if cfg not in pretrained] if pretrained else given
-        pretrained = [{**cfg, 'type': 'Pretrained'} for cfg in pretrained]  # as stock backbones know it
+        pretrained = [type(cfg)({**cfg, 'type': 'Pretrained'}) for cfg in pretrained]  # as stock ones know it
         for cfg in [rest, *pretrained] if rest or not pretrained else pretrained:
             self._initialize(cfg)
         for module in self.modules():
