@@ -103,11 +103,8 @@ def shrink(settings: dict, path: Path) -> None:
         for inner in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(inner, dict):
                 shrink(inner, path)
-        if (
-            isinstance(value, dict)
-            and value.get('type') == 'Pretrained'
-            or name in ('pretrained', 'teacher_ckpt')
-        ):
+        loads = name == 'init_cfg' and isinstance(value, dict) and 'checkpoint' in value
+        if loads or name in ('pretrained', 'teacher_ckpt'):
             settings[name] = None
         elif name == 'teacher_config':  # is written as seen from a clone of the library
             settings[name] = str(next(p for p in path.parents if p.name == '.mim') / value)
@@ -163,6 +160,8 @@ def enliven(model: nn.Module, backbone: nn.Module) -> None:
             module.weight.fill_(0.3)
         if hasattr(module, 'weight_gamma'):  # of DetectoRS, otherwise from its checkpoint
             module.weight_gamma.fill_(0.02)
+        if type(module).__name__ == 'TridentConv':  # the same
+            nn.init.kaiming_normal_(module.weight)
     norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm)}
     for norm in norms:
         norm.train().momentum = 1
@@ -310,8 +309,8 @@ def compare(found: Findings, cfg: Config, stock: nn.Module, size: int) -> None:
     for name, _, _ in parts:
         if not same(results['super', name], wanted[name]):
             found.ours.append(f'{name} differs from that of stock')
-        if same(results['super', name], results['base', name]):
-            found.ours.append(f'{name} does not depend on the depth')
+    if all(same(results['super', name], results['base', name]) for name, _, _ in parts):
+        found.ours.append('nothing depends on the depth')
     found.holds = [name for name, _, _ in parts]
     if 'loss' in found.holds:
         stock.parse_losses(wanted['loss'])[0].backward()

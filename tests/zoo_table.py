@@ -84,20 +84,22 @@ def run_settings(library: str) -> dict:
 
 INTRODUCTION = """# The zoos of mmdet, mmsegmentation and mmrotate
 
-A config whose backbone has residual stages becomes adaptive by one word, the `type` of its backbone: `ResNet` \
-becomes `mmadn.ADNResNet`, `mmpretrain.ConvNeXt` becomes `mmadn.mmpretrain.ADNConvNeXt`. Here is what came of that \
-in one config of every folder. `make zoo` writes this page, in {minutes} minutes of one core when it was written last.
+A config whose backbone has residual stages becomes adaptive by one word, the `type` of its backbone:
+`ResNet` becomes `mmadn.ADNResNet`, `mmpretrain.ConvNeXt` becomes `mmadn.mmpretrain.ADNConvNeXt`. Here is
+what came of that in one config of every folder. `make zoo` writes this page, in {minutes} minutes of one
+core when it was written last.
 
 A config **holds** if, with random weights and small images, on a CPU:
 
-- the adaptive model loads the stock state dict strictly, and at `FFFF` all its losses and predictions are those of \
-the stock model, bit for bit;
+- the adaptive model loads the stock state dict strictly, and at `FFFF` all its losses and predictions are
+  those of the stock model, bit for bit;
 - at `TTTT` no skipped block runs, and losses and predictions are finite and others than at `FFFF`;
-- `SelfDistillationHook` makes a training step in which every parameter that has a gradient in the stock model has \
-one, both copies of each norm included, and the same parameters are frozen.
+- `SelfDistillationHook` makes a training step in which every parameter that has a gradient in the stock
+  model has one, both copies of each norm included, and the same parameters are frozen.
 
-Queries, proposals and samples are capped, and synchronised batch norms are ordinary ones. **Holds in part** means \
-that stock itself fails here in what is named, and the rest holds; **stock fails** that there was nothing to compare.
+Queries, proposals and samples are capped, and synchronised batch norms are ordinary ones. **Holds in part**
+means that stock itself fails here in what is named, and the rest holds; **stock fails** that there was
+nothing to compare.
 """
 
 
