@@ -152,6 +152,12 @@ def build(cfg: Config) -> nn.Module:
     return model
 
 
+def build_lively(cfg: Config) -> nn.Module:
+    model = build(cfg)
+    enliven(model, next(module for name, module in model.named_modules() if name.endswith('backbone')))
+    return model
+
+
 @torch.no_grad()
 def enliven(model: nn.Module, backbone: nn.Module) -> None:
     """Lets an untrained model neither overflow nor hide its residual branches, which may start at zero."""
@@ -254,8 +260,16 @@ class Findings:
             return 'holds in part' if self.holds else 'stock fails'
         return 'holds'
 
+    @property
+    def library(self) -> str:
+        return self.folder.partition('/')[0]
+
+    @property
+    def why_not(self) -> str:
+        return '; '.join([*self.ours, *filter(None, [self.not_adaptive]), *self.stock])
+
     def __str__(self) -> str:
-        return '; '.join([self.verdict, *self.ours, *filter(None, [self.not_adaptive]), *self.stock])
+        return '; '.join(filter(None, [self.verdict, self.why_not]))
 
 
 def one_line(error: Exception) -> str:
@@ -275,15 +289,13 @@ def check(folder: str) -> Findings:
         found.stock.append(f'reading: {one_line(error)}')
         return found
     found.config, found.backbone = Path(cfg.filename).name, backbone_of(cfg).type
-    stock = found.attempt(found.stock, 'building', build, cfg)
+    stock = found.attempt(found.stock, 'building', build_lively, cfg)
     if stock:
         compare(found, cfg, stock, SIZES.get(folder, SIZE))
     return found
 
 
 def compare(found: Findings, cfg: Config, stock: nn.Module, size: int) -> None:
-    named = stock.named_modules()
-    enliven(stock, next(module for name, module in named if name.split('.')[-1] == 'backbone'))
     try:
         ours = build(make_adaptive(cfg))
     except InputError as error:
@@ -295,6 +307,8 @@ def compare(found: Findings, cfg: Config, stock: nn.Module, size: int) -> None:
     wanted = {name: found.attempt(found.stock, name, run, stock, data) for name, run, data in parts}
     found.stock += [f'{name}: not finite' for name in wanted if not finite(wanted[name])]
     parts = [part for part in parts if wanted[part[0]] is not None and finite(wanted[part[0]])]
+    if not parts:
+        return
     backbone = next(module for module in ours.modules() if isinstance(module, AdaptiveDepth))
     results = {}
     for depth in ('super', 'base'):
@@ -344,7 +358,7 @@ def check_step(stock: nn.Module, ours: nn.Module, data: dict) -> None:
 
 
 def settings(library: str) -> dict[str, Config]:
-    """Each different setting of a residual backbone in a library's zoo, and the first config with it."""
+    """Each different setting of a residual backbone in a library's zoo, as the config of a model of it alone."""
     found = {}
     for path in sorted(configs(library).rglob('*.py')):
         try:
@@ -357,14 +371,15 @@ def settings(library: str) -> dict[str, Config]:
                 plain = {name: value for name, value in backbone.items() if name != 'init_cfg'}
                 scope = cfg.get('default_scope', library)
                 alone = Config(dict(default_scope=scope, model=dict(backbone=plain)), filename=str(path))
-                found.setdefault(f'{scope} {json.dumps(plain, sort_keys=True)}', alone)
+                alone.folder = f'{library}/{path.relative_to(configs(library)).parts[0]}'
+                found.setdefault(f'{library} {scope} {json.dumps(plain, sort_keys=True)}', alone)
     return found
 
 
 @torch.no_grad()
 def check_backbone(cfg: Config) -> Findings:
     """Compares a stock backbone alone with the adaptive one of the same settings."""
-    found = Findings(Path(cfg.filename).parent.name, Path(cfg.filename).name, cfg.model.backbone.type)
+    found = Findings(cfg.folder, Path(cfg.filename).name, cfg.model.backbone.type)
     stock = found.attempt(found.stock, 'building', build_backbone, cfg)
     if stock:
         found.attempt(found.ours, 'backbone', compare_backbone, found, cfg, stock)
@@ -383,7 +398,7 @@ def compare_backbone(found: Findings, cfg: Config, stock: nn.Module) -> None:
     enliven(stock, stock)
     ours = build_backbone(make_adaptive(cfg))
     ours.load_state_dict(stock.state_dict())
-    image = torch.randn(1, 3, 64, 64)
+    image = torch.randn(1, 3, SIZE, SIZE)
     stock.eval(), ours.eval()  # returns nothing in a backbone
     wanted = found.attempt(found.stock, 'features', stock, image)
     with ours.skipping('super'):

@@ -25,6 +25,7 @@ from mmadn.utils.report import markdown_table, replacing, write_json
 
 PROGRESS = ROOT / 'work_dirs' / 'zoo.json'
 PAGE = ROOT / 'docs' / 'zoo.md'
+VERDICTS = ('holds', 'holds in part', 'fails', 'stock fails', 'not adaptive')
 
 
 def main(names: Sequence[str]) -> int:
@@ -52,16 +53,17 @@ def main(names: Sequence[str]) -> int:
         if name not in done['folders']:
             keep('folders', name, asdict(run(i, everything, name)))
     for library in LIBRARIES:
-        if library not in done['settings']:
-            keep('settings', library, run_settings(library))
+        print(f'{library}: the settings of its backbones', flush=True)
+        for key, cfg in settings(library).items():
+            if key not in done['settings']:
+                keep('settings', key, asdict(check_backbone(cfg)))
     found = [Findings(**done['folders'][name]) for name in everything]
+    alone = [Findings(**each) for each in done['settings'].values()]
     with replacing(PAGE) as path:
-        path.write_text(page(found, done['settings'], round(done['seconds'] / 60)))
+        path.write_text(page(found, alone, round(done['seconds'] / 60)))
     PROGRESS.unlink()
     print(f'{PAGE.relative_to(ROOT)} is written')
-    failed = [each for each in found if each.ours]
-    failed += [each for one in done['settings'].values() for each in one['rest'] if each['ours']]
-    return bool(failed)
+    return any(each.ours for each in found + alone)
 
 
 def run(i: int, names: Sequence[str], name: str) -> Findings:
@@ -70,16 +72,6 @@ def run(i: int, names: Sequence[str], name: str) -> Findings:
     seconds = time.process_time() - start
     print(f'{i + 1}/{len(names)} {name}: {found} ({seconds:.0f} s)', flush=True)
     return found
-
-
-def run_settings(library: str) -> dict:
-    """How many different settings the residual backbones of a library's zoo have, and what does not hold."""
-    found = [check_backbone(cfg) for cfg in settings(library).values()]
-    rest = [each for each in found if each.verdict != 'holds']
-    print(f'{library}: {len(found) - len(rest)} of {len(found)} settings of backbones hold', flush=True)
-    for each in rest:
-        print(f'  {each.folder}/{each.config}: {each}', flush=True)
-    return dict(settings=len(found), rest=[asdict(each) for each in rest])
 
 
 INTRODUCTION = """# The zoos of mmdet, mmsegmentation and mmrotate
@@ -103,39 +95,51 @@ nothing to compare.
 """
 
 
-def page(found: Sequence[Findings], backbones: dict[str, dict], minutes: int) -> str:
-    verdicts = ('holds', 'holds in part', 'fails', 'stock fails', 'not adaptive')
-    versions = {name: version(packages_distributions()[name][0]) for name in LIBRARIES}
-    summary, rows = [], []
-    for library in LIBRARIES:
-        of_library = [each for each in found if each.folder.startswith(f'{library}/')]
-        counts = Counter(each.verdict for each in of_library)
-        summary.append(
-            {
-                'library': f'{library} {versions[library]}',
-                'folders': len(of_library),
-                **{verdict: counts[verdict] for verdict in verdicts},
-                'settings of backbones': backbones[library]['settings'],
-                'of these hold': backbones[library]['settings'] - len(backbones[library]['rest']),
-            }
-        )
-    for each in found:
-        notes = '; '.join([*each.ours, *filter(None, [each.not_adaptive]), *each.stock])
-        row = dict(folder=each.folder, config=each.config.removesuffix('.py'), backbone=each.backbone)
-        rows.append({**row, 'result': each.verdict, 'why not': notes})
+def page(found: Sequence[Findings], alone: Sequence[Findings], minutes: int) -> str:
+    """The page in Markdown, of the configs that stand for the folders, and of the settings of backbones alone."""
+    rows = [
+        {
+            'folder': each.folder,
+            'config': each.config.removesuffix('.py'),
+            'backbone': each.backbone,
+            'result': each.verdict,
+            'why not': each.why_not,
+        }
+        for each in found
+    ]
     rest = [
         dict(
-            backbone=each['backbone'],
-            config=f'{library}/{each["folder"]}/{each["config"]}',
-            why=str(Findings(**each)),
+            config=f'{each.folder}/{each.config}',
+            backbone=each.backbone,
+            result=each.verdict,
+            why=each.why_not,
         )
-        for library in LIBRARIES
-        for each in backbones[library]['rest']
+        for each in alone
+        if each.verdict != 'holds'
     ]
-    parts = [INTRODUCTION.format(minutes=minutes), markdown_table(summary)]
-    if rest:
-        parts += ['Settings of backbones that do not hold:', markdown_table(rest)]
-    return '\n\n'.join([*parts, '## Every folder', markdown_table(rows)]) + '\n'
+    parts = [
+        INTRODUCTION.format(minutes=minutes),
+        markdown_table(summary(found)),
+        'The same backbones alone, with every setting that occurs in any config of the zoo (dilation, plugins, deformable '
+        'convolutions, frozen stages and so on; weights aside):',
+        markdown_table(summary(alone)),
+        markdown_table(rest),
+        '## Every folder',
+        markdown_table(rows),
+    ]
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def summary(found: Sequence[Findings]) -> list[dict]:
+    """How often each result occurs in each library."""
+    distributions, rows = packages_distributions(), []
+    for library in LIBRARIES:
+        counts = Counter(each.verdict for each in found if each.library == library)
+        about = f'{library} {version(distributions[library][0])}'
+        rows.append(
+            dict(library=about, all=counts.total(), **{verdict: counts[verdict] for verdict in VERDICTS})
+        )
+    return rows
 
 
 if __name__ == '__main__':

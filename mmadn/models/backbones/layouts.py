@@ -70,8 +70,13 @@ def _blocks(stage: nn.Module) -> list[nn.Module]:
 
 
 def _resnet(network: nn.Module) -> list[Stage] | None:
-    """ResNet and its relatives: what `res_layers` names."""
-    return [Stage(_blocks(getattr(network, name)), []) for name in getattr(network, 'res_layers', ())]
+    """ResNet and its relatives: what `res_layers` names; the last block of TridentNet merges its branches."""
+    stages = [_blocks(getattr(network, name)) for name in getattr(network, 'res_layers', ())]
+    merging = [[block for block in blocks if getattr(block, 'concat_output', False)] for blocks in stages]
+    return [
+        Stage([block for block in blocks if block not in beside], beside)
+        for blocks, beside in zip(stages, merging, strict=True)
+    ]
 
 
 def _swin(network: nn.Module) -> list[Stage] | None:
