@@ -358,7 +358,7 @@ def check_step(stock: nn.Module, ours: nn.Module, data: dict) -> None:
 
 
 def settings(library: str) -> dict[str, Config]:
-    """Each different setting of a residual backbone in a library's zoo, as the config of a model of it alone."""
+    """Each different setting of a residual backbone in a library's zoo, as a config of the backbone alone."""
     found = {}
     for path in sorted(configs(library).rglob('*.py')):
         try:

@@ -95,8 +95,13 @@ nothing to compare.
 """
 
 
+BACKBONES = """Residual backbones alone, with each setting that occurs in any config of the zoo, such as dilation,
+plugins, deformable convolutions or frozen stages: at `FFFF` the features are those of stock, bit for bit, and at
+`TTTT` they are others."""
+
+
 def page(found: Sequence[Findings], alone: Sequence[Findings], minutes: int) -> str:
-    """The page in Markdown, of the configs that stand for the folders, and of the settings of backbones alone."""
+    """The page in Markdown: of the configs that stand for the folders, and of the backbones alone."""
     rows = [
         {
             'folder': each.folder,
@@ -120,8 +125,7 @@ def page(found: Sequence[Findings], alone: Sequence[Findings], minutes: int) -> 
     parts = [
         INTRODUCTION.format(minutes=minutes),
         markdown_table(summary(found)),
-        'The same backbones alone, with every setting that occurs in any config of the zoo (dilation, plugins, deformable '
-        'convolutions, frozen stages and so on; weights aside):',
+        BACKBONES,
         markdown_table(summary(alone)),
         markdown_table(rest),
         '## Every folder',
