@@ -152,14 +152,8 @@ def build(cfg: Config) -> nn.Module:
     return model
 
 
-def build_lively(cfg: Config) -> nn.Module:
-    model = build(cfg)
-    enliven(model, next(module for name, module in model.named_modules() if name.endswith('backbone')))
-    return model
-
-
 @torch.no_grad()
-def enliven(model: nn.Module, backbone: nn.Module) -> None:
+def enliven(model: nn.Module) -> nn.Module:
     """Lets an untrained model neither overflow nor hide its residual branches, which may start at zero."""
     for module in model.modules():
         if is_norm(module) and module.weight is not None and not module.weight.any():
@@ -168,12 +162,14 @@ def enliven(model: nn.Module, backbone: nn.Module) -> None:
             module.weight_gamma.fill_(0.02)
         if type(module).__name__ == 'TridentConv':  # the same
             nn.init.kaiming_normal_(module.weight)
+    backbone = next((module for name, module in model.named_modules() if name.endswith('backbone')), model)
     norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm)}
     for norm in norms:
         norm.train().momentum = 1
     backbone(torch.randn(2, 3, SIZE, SIZE))
     for norm, momentum in norms.items():
         norm.momentum = momentum
+    return model
 
 
 def loss(model: nn.Module, data: dict) -> dict:
@@ -289,19 +285,27 @@ def check(folder: str) -> Findings:
         found.stock.append(f'reading: {one_line(error)}')
         return found
     found.config, found.backbone = Path(cfg.filename).name, backbone_of(cfg).type
-    stock = found.attempt(found.stock, 'building', build_lively, cfg)
-    if stock:
-        compare(found, cfg, stock, SIZES.get(folder, SIZE))
+    stock = found.attempt(found.stock, 'building', build, cfg)
+    ours = stock and adaptive_model(found, cfg)
+    if ours:
+        compare(found, cfg, stock, ours)
     return found
 
 
-def compare(found: Findings, cfg: Config, stock: nn.Module, size: int) -> None:
+def adaptive_model(found: Findings, cfg: Config) -> nn.Module | None:
     try:
-        ours = build(make_adaptive(cfg))
+        return build(make_adaptive(cfg))
     except InputError as error:
         found.not_adaptive = one_line(error).partition(';')[0]
+    except Exception as error:
+        found.ours.append(f'building: {one_line(error)}')
+
+
+def compare(found: Findings, cfg: Config, stock: nn.Module, ours: nn.Module) -> None:
+    if not found.attempt(found.stock, 'backbone', enliven, stock):
         return
     ours.load_state_dict(stock.state_dict())
+    size = SIZES.get(found.folder, SIZE)
     train = train_batch(cfg, size)
     parts = [('loss', loss, train), ('prediction', predict, test_batch(cfg, size))]
     wanted = {name: found.attempt(found.stock, name, run, stock, data) for name, run, data in parts}
@@ -395,7 +399,7 @@ def build_backbone(cfg: Config) -> nn.Module:
 
 
 def compare_backbone(found: Findings, cfg: Config, stock: nn.Module) -> None:
-    enliven(stock, stock)
+    enliven(stock)
     ours = build_backbone(make_adaptive(cfg))
     ours.load_state_dict(stock.state_dict())
     image = torch.randn(1, 3, SIZE, SIZE)

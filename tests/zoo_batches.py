@@ -86,8 +86,7 @@ def annotate(sample: DetDataSample, cfg: Config) -> None:
     if not any(word in pipeline for word in ("'with_mask': True", 'Panoptic')):
         del objects.masks
     if cfg.default_scope == 'mmrotate':
-        converted = re.search("'gt_bboxes': '(.box)'", pipeline)
-        rotate(sample, converted[1] if converted else 'qbox')
+        rotate(sample, ['qbox', *re.findall("'gt_bboxes': '(.box)'", pipeline)][-1])
 
 
 def rotate(sample: DetDataSample, box_type: str) -> None:

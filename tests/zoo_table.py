@@ -95,9 +95,9 @@ nothing to compare.
 """
 
 
-BACKBONES = """Residual backbones alone, with each setting that occurs in any config of the zoo, such as dilation,
-plugins, deformable convolutions or frozen stages: at `FFFF` the features are those of stock, bit for bit, and at
-`TTTT` they are others."""
+BACKBONES = """Residual backbones alone, with each setting that occurs in any config of the zoo, such as
+dilation, plugins, deformable convolutions or frozen stages: at `FFFF` the features are those of stock, bit
+for bit, and at `TTTT` they are others."""
 
 
 def page(found: Sequence[Findings], alone: Sequence[Findings], minutes: int) -> str:

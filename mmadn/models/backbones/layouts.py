@@ -110,6 +110,8 @@ def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
     names = getattr(network, 'layers', None)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
+    if not hasattr(network, 'conv1'):  # Darknet and its relatives, whose stages are more than blocks
+        return None
     layers = [getattr(network, name) for name in names]
     stages = [Stage(_blocks(layer), []) for layer in layers if isinstance(layer, nn.Sequential)]
     if stages:
