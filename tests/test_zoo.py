@@ -18,7 +18,7 @@ SAMPLE = [
     'mmdet/retinanet',
     'mmdet/yolo',  # MobileNetV2
     'mmseg/pspnet',
-    'mmseg/swin',  # UPerNet
+    'mmseg/upernet',
     'mmrotate/rotated_retinanet',
 ]
 
