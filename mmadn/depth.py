@@ -380,7 +380,7 @@ def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
             f'{name} has several backbones of adaptive depth, {", ".join(found)}; give the part of it that '
             'is meant, or make only one of them adaptive'
         )
-    lacks = 'no backbone of adaptive depth'
+    lacks = 'no adaptive depth'
     if backbone is not None:
         lacks = f'the backbone {type(backbone).__name__}, which has no adaptive depth'
     raise NotAdaptiveError(

@@ -31,7 +31,7 @@ from mmadn.errors import InputError
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmrotate')
 # What a folder is represented by, if it has it.
-PREFERRED = re.compile(r'ResNet|ResNeXt|Res2Net|ResNeSt|RegNet|Swin|ConvNeXt|MobileNetV2|PyramidVision')
+PREFERRED = re.compile(r'ResNet|ResNeXt|Res2Net|ResNeSt|RegNet|Swin|ConvNeXt|MobileNetV2|Pyramid|MixVision')
 # Folders whose shortest config does not run here, and a part of the name of one that does.
 INSTEAD = {
     'mmdet/cascade_rpn': 'faster-rcnn',  # its RPN alone cannot be built: it has no number of classes

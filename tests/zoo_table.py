@@ -20,6 +20,7 @@ import torch
 from conftest import ROOT
 from zoo import LIBRARIES, Findings, check, check_backbone, folders, settings
 
+from mmadn import cli
 from mmadn.errors import MissingPackageError
 from mmadn.utils.report import markdown_table, replacing, write_json
 
@@ -147,4 +148,5 @@ def summary(found: Sequence[Findings]) -> list[dict]:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    with cli.plain_errors():
+        sys.exit(main(sys.argv[1:]))

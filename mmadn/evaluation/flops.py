@@ -33,16 +33,18 @@ PAPER = {
 
 
 def complexity(model, inputs) -> dict:
-    """What the model costs, at its current depth if it has several.
+    """What the model costs, at its current depth if it has several; a tracker, what its detector costs.
 
     Args:
         model (nn.Module): A classifier, detector or segmentor, in eval mode.
-        inputs (Tensor): Preprocessed images of shape (1, 3, H, W).
+        inputs (Tensor): A preprocessed image of shape (1, 3, H, W), or a clip, whose first frame counts.
 
     Returns:
         dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
     """
     model = present_branch(model)
+    model = getattr(model, 'detector', model)
+    inputs = inputs[:, 0] if inputs.ndim == 5 else inputs
     counter = FlopAnalyzer(model, inputs)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.set_op_handle('aten::scaled_dot_product_attention', _attention_flops)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -67,9 +68,14 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     for skip in names:
         with _at(model, skip):
             cost = complexity(model, inputs)
-        scores = {k.split('/', 1)[1]: v for k, v in metrics.items() if k.startswith(f'{skip}/')}
+        scores = {k.split('/', 1)[1]: _plain(v) for k, v in metrics.items() if k.startswith(f'{skip}/')}
         rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
+
+
+def _plain(value):
+    """A number of numpy, as mmseg's metrics give, as Python's, which JSON can hold."""
+    return float(str(value)) if isinstance(value, np.floating) else value
 
 
 def subnet_test_cfg(cfg: Config, skips) -> dict:

@@ -75,7 +75,7 @@ def test_several_backbones_and_none_are_told_of():
     assert '\n' not in str(error.value)
     assert adaptive_backbone(two.reid) is two.reid.backbone
     assert adaptive_backbone(model(backbone=backbone(), teacher=two)).skip == 'FFFF'  # the one at its place
-    with pytest.raises(TypeError, match='Module has no backbone of adaptive depth; choose'):
+    with pytest.raises(TypeError, match='Module has no adaptive depth; choose'):
         adaptive_backbone(model(detector=model(backbone=nn.Identity())))
 
 

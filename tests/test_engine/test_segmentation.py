@@ -1,17 +1,19 @@
 """Segmentors of mmseg: trained by the hook, and tested at several depths."""
 
 import copy
+import json
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
 from toy import Gradients
 
 from mmadn import SelfDistillationHook
 from mmadn.engine.anatomy import logits
 from mmadn.evaluation.flops import measure
-from mmadn.evaluation.subnets import is_adaptive
+from mmadn.evaluation.subnets import evaluate_subnets, is_adaptive, write_report
 
 pytest.importorskip('mmseg')
 import segmentors  # noqa: E402
@@ -114,6 +116,36 @@ def test_a_runner_trains_calibrates_and_tests_at_each_depth(tmp_path):
         expected = alone.test()
         assert {key: found[f'{skip}/{key}'] for key in expected} == expected and 'mIoU' in expected
     assert len({found[f'{skip}/mIoU'] for skip in ('FFFF', 'TTFF', 'TTTT')}) > 1
+
+
+def test_a_table_of_all_depths(tmp_path):
+    """From files, by a config, and as JSON: mmseg's metrics are numbers of numpy."""
+    cfg = Config(dict(model=segmentors.config(), default_scope='mmseg', work_dir=str(tmp_path)))
+    for i in range(2):
+        data = segmentors.batch(1, seed=i)
+        (image,), (sample,) = data['inputs'], data['data_samples']
+        for folder, pixels in {'img': image.permute(1, 2, 0), 'ann': sample.gt_sem_seg.data[0]}.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels.numpy().astype('uint8')).save(tmp_path / folder / f'{i}.png')
+    steps = [dict(type=name) for name in ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')]
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path='img', seg_map_path='ann'),
+        img_suffix='.png',
+        metainfo=segmentors.Rectangles.metainfo,
+        pipeline=steps,
+    )
+    cfg.test_dataloader = dict(
+        batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset
+    )
+    cfg.test_evaluator = dict(type='IoUMetric')
+    cfg.test_cfg = dict()
+    torch.save(segmentors.build().state_dict(), tmp_path / 'weights.pth')
+    rows = evaluate_subnets(cfg, str(tmp_path / 'weights.pth'), ['FFFF', 'TTTT'])
+    write_report(rows, tmp_path / 'report')
+    written = json.loads((tmp_path / 'report/subnets.json').read_text())['subnets']
+    assert [row['skip'] for row in written] == ['FFFF', 'TTTT'] and written[0]['mIoU'] == rows[0]['mIoU'] > 0
 
 
 def test_costs_follow_the_depth():

@@ -12,7 +12,7 @@ from mmadn import cli
 from mmadn.checkpoint.files import load_model
 from mmadn.evaluation import subnets
 from mmadn.evaluation.flops import complexity
-from mmadn.evaluation.subnets import evaluate_subnets, table, write_report
+from mmadn.evaluation.subnets import evaluate_subnets, is_adaptive, table, write_report
 from mmadn.utils.report import pareto_front
 
 ROWS = [
@@ -49,6 +49,21 @@ def test_complexity_follows_the_depth():
     blocks = [sum(p.numel() for p in b.parameters()) for b in list(model.backbone.layer3)[3:]]
     # What stage 3 skips, and nothing for its norms: one copy takes the other's place.
     assert (cost['FFFF']['params'] - cost['FFTF']['params']) * 1e6 == pytest.approx(sum(blocks))
+    tracker = torch.nn.Module()
+    tracker.detector = model  # at FFFF
+    assert complexity(tracker, torch.zeros(1, 2, 3, 32, 32)) == cost['FFFF']
+
+
+@pytest.mark.parametrize(
+    'model, adaptive',
+    [
+        (dict(backbone=dict(type='mmadn.ADNResNet')), True),
+        (dict(detector=dict(backbone=dict(type='mmadn.ADNResNet'))), True),
+        (dict(detector=dict(backbone=dict(type='ResNet'), neck=dict(type='FPN'))), False),
+    ],
+)
+def test_a_config_says_whether_its_model_is_adaptive(model, adaptive):
+    assert is_adaptive(Config(dict(model=model, default_scope='mmpretrain'))) == adaptive
 
 
 @pytest.fixture
