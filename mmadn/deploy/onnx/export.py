@@ -25,6 +25,7 @@ try:
     import onnx
 
     from .joining import join
+    from .pipeline import describe_outputs, describe_preprocessing
     from .session import open_session
     from .tracing import LIMIT, example_images, outputs_of, trace
 except ModuleNotFoundError as error:
@@ -45,6 +46,7 @@ def export_onnx(
     adaptive: bool = False,
     dynamic: bool | None = None,
     opset: int | None = None,
+    cfg: Config | None = None,
 ) -> list[dict]:
     """Writes a network as ONNX, after the file has passed onnx's checker and agreed with torch.
 
@@ -63,6 +65,8 @@ def export_onnx(
         dynamic: Whether height and width are free too. By default they are, unless the backbone is made for
             one size of images, as transformers are.
         opset: Of ONNX, 18 or newer; by default torch's choice.
+        cfg: The config of the model. From the pipeline of its test data the file learns how an
+            `AdaptiveSession` preprocesses images.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
@@ -89,7 +93,7 @@ def export_onnx(
     with replacing(path) as temporary, _for_export(model), _at(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
         exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
-        _write_description(exported, model, 'adaptive' if adaptive else skips[0])
+        _write_description(exported, model, 'adaptive' if adaptive else skips[0], cfg)
         if exported.ByteSize() >= LIMIT:
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
@@ -115,7 +119,7 @@ def export_file(
     Raises:
         ValueError: The file is no checkpoint, or one of another network; and what `export_onnx` raises.
     """
-    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), **kwargs)
+    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
 
 def table(rows: list[dict], path: str | PathLike) -> list[dict]:
@@ -178,7 +182,9 @@ def _follows_stage_before(module: nn.Module) -> bool:
     )
 
 
-def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | None) -> None:
+def _write_description(
+    exported: onnx.ModelProto, model: nn.Module, skip: str | None, cfg: Config | None
+) -> None:
     """Writes into a file what `describe` reads."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
@@ -189,6 +195,8 @@ def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | 
         'output': 'logits' if exported.graph.output[0].name == 'logits' else 'feature maps',
         'classes': meta.get('classes'),
         'to_rgb': getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', None)),
+        **describe_preprocessing(cfg, model),
+        **describe_outputs(model),
     }
     for name in ('mean', 'std'):
         values = getattr(preprocessor, name, None)
