@@ -15,6 +15,8 @@ if find_spec('mmengine'):
         ADNResNet,
         ADNSwinTransformer,
         ADNVisionTransformer,
+        AdaptiveBackbone,
+        adaptive,
     )
     from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
     from .datasets import ImageFolder, use_data
@@ -37,6 +39,7 @@ __all__ = [
     'ADNResNet',
     'ADNSwinTransformer',
     'ADNVisionTransformer',
+    'AdaptiveBackbone',
     'AdaptiveDepth',
     'CalibrationHook',
     'DistillationHook',
@@ -49,6 +52,7 @@ __all__ = [
     'SimpleFPN',
     'SubnetTestLoop',
     'SubnetValLoop',
+    'adaptive',
     'adaptive_backbone',
     'calibrate',
     'split',
