@@ -32,6 +32,18 @@ if find_spec('mmengine'):
     from .registry import MODELS
 
     resolve_packaged_bases()
+else:
+
+    def __getattr__(name: str) -> NoReturn:
+        if name in __all__:
+            from .errors import MissingPackageError
+
+            raise MissingPackageError(
+                f'mmadn.{name} needs PyTorch and OpenMMLab, which are not installed; AdaptiveSession and '
+                'DepthController of mmadn.deploy do without them'
+            )
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
 
 __all__ = [
     'ADNConvNeXt',
@@ -59,14 +71,3 @@ __all__ = [
     'use_data',
     '__version__',
 ]
-
-
-def __getattr__(name: str) -> NoReturn:
-    if name in __all__:
-        from .errors import MissingPackageError
-
-        raise MissingPackageError(
-            f'mmadn.{name} needs PyTorch and OpenMMLab, which are not installed; AdaptiveSession and '
-            'DepthController of mmadn.deploy do without them'
-        )
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
