@@ -23,9 +23,9 @@ def test_masks_are_pasted_as_mmdet_pastes_them():
     boxes[4:6, 2:] = boxes[4:6, :2] = 10.5
     boxes[6:9] = torch.tensor([[100.0, 20, 120, 40], [-20, -30, 200, 100], [10, 10, 24, 24]])
     meta = dict(scale_factor=(1.0, 1.0), ori_shape=(70, 90))
-    expected = FCNMaskHead(class_agnostic=True)._predict_by_feat_single(
-        logits, boxes, None, meta, ConfigDict(mask_thr_binary=0.5)
-    )
+    expected = FCNMaskHead(
+        class_agnostic=True, loss_mask=dict(type='mmdet.CrossEntropyLoss')
+    )._predict_by_feat_single(logits, boxes, None, meta, ConfigDict(mask_thr_binary=0.5))
     found = paste_masks(logits.sigmoid().numpy()[:, 0], boxes.numpy(), 70, 90)
     assert found.any(axis=(1, 2)).sum() > 40
     np.testing.assert_array_equal(found, expected.numpy())
