@@ -18,10 +18,10 @@ def test_masks_are_pasted_as_mmdet_pastes_them():
     centre = torch.rand(60, 2, generator=generator) * torch.tensor([90, 70])
     extent = 50 * torch.rand(60, 2, generator=generator) ** 2
     boxes = torch.cat([centre - extent, centre + extent], 1)
-    # Without a width, without any extent, beyond the image, over its corner, and along the pixels' borders.
+    # Without a width, without any extent, at the border, over its corner, and along the pixels' borders.
     boxes[:4, 2] = boxes[:4, 0]
     boxes[4:6, 2:] = boxes[4:6, :2] = 10.5
-    boxes[6:9] = torch.tensor([[100.0, 20, 120, 40], [-20, -30, 200, 100], [10, 10, 24, 24]])
+    boxes[6:9] = torch.tensor([[88.0, 20, 90, 40], [-20, -30, 200, 100], [10, 10, 24, 24]])
     meta = dict(scale_factor=(1.0, 1.0), ori_shape=(70, 90))
     expected = FCNMaskHead(
         class_agnostic=True, loss_mask=dict(type='mmdet.CrossEntropyLoss')
