@@ -17,7 +17,7 @@ def test_masks_are_pasted_as_mmdet_pastes_them():
     logits = torch.nn.functional.avg_pool2d(10 * torch.randn(60, 1, 14, 14, generator=generator), 5, 1, 2)
     centre = torch.rand(60, 2, generator=generator) * torch.tensor([90, 70])
     extent = 50 * torch.rand(60, 2, generator=generator) ** 2
-    boxes = torch.cat([centre - extent, centre + extent], 1)
+    boxes = torch.cat([(centre - extent).clamp(min=0), centre + extent], 1)
     # Without a width, without any extent, at the border, over its corner, and along the pixels' borders.
     boxes[:4, 2] = boxes[:4, 0]
     boxes[4:6, 2:] = boxes[4:6, :2] = 10.5
