@@ -14,7 +14,7 @@ LIBRARIES = ('mmcv', 'mmdet', 'mmpretrain')  # whose classes of a name do the sa
 # What does not change an image, and what a session does by itself.
 PASSED = ('LoadAnnotations', 'PackInputs', 'PackDetInputs')
 PREPROCESSORS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'ImgDataPreprocessor')
-INTERPOLATIONS = ('bilinear', 'bicubic')
+RESIZES = (('cv2', 'bilinear'), ('pillow', 'bilinear'), ('pillow', 'bicubic'))
 
 
 class _Unknown(Exception):
@@ -77,13 +77,13 @@ def _load(transform: Any) -> dict | None:
 
 
 def _resize(transform: Any) -> dict | None:
-    if transform.scale is None or transform.interpolation not in INTERPOLATIONS:
+    if transform.scale is None or (transform.backend, transform.interpolation) not in RESIZES:
         return None
     return _attributes(transform, 'scale', 'keep_ratio', 'interpolation', 'backend')
 
 
 def _resize_edge(transform: Any) -> dict | None:
-    if transform.interpolation not in INTERPOLATIONS:
+    if (transform.backend, transform.interpolation) not in RESIZES:
         return None
     return _attributes(transform, 'scale', 'edge', 'interpolation', 'backend')
 

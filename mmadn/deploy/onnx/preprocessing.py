@@ -1,7 +1,7 @@
 """Turns images of any size into the input of a file, as the pipeline of its config does.
 
 Needs numpy. Where OpenCV or Pillow is installed, it resizes with the one that the pipeline names; else numpy
-computes the same to within one grey level.
+computes the same.
 """
 
 import math
@@ -178,48 +178,57 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str, backe
     """Resizes bytes of shape (H, W, 3).
 
     Args:
-        interpolation: 'bilinear' or 'bicubic'.
+        interpolation: 'bilinear', or with Pillow 'bicubic' too.
         backend: 'cv2' or 'pillow', which differ in how they make images smaller.
     """
     width, height = max(width, 1), max(height, 1)
-    if backend == 'cv2' and cv2 is not None:
-        code = {'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC}[interpolation]
-        return cv2.resize(image, (width, height), interpolation=code)
-    if backend == 'pillow' and Image is not None:
-        code = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}[interpolation]
-        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), code))
-    for axis, size in ((1, width), (0, height)):
-        image = _resized(image, axis, size, interpolation, backend)
-        if backend == 'pillow':  # keeps bytes between the two
-            image = np.clip(np.floor(image + 0.5), 0, 255)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if backend == 'cv2':
+        return cv2.resize(image, (width, height)) if cv2 else _as_opencv(image, width, height)
+    if Image is None:
+        return _as_pillow(_as_pillow(image, 1, width, interpolation), 0, height, interpolation)
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(pixels.resize((width, height), Image.Resampling[interpolation.upper()]))
 
 
-def _resized(image: np.ndarray, axis: int, size: int, interpolation: str, backend: str) -> np.ndarray:
-    """One side of an image resized to `size`, float32: every pixel is a weighted sum of some old ones."""
+def _as_opencv(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear: two old pixels for a new one, in OpenCV's fixed-point numbers."""
+    columns, shares = _neighbours(image.shape[1], width)
+    shares = np.where(columns[0] == columns[1], [[2048], [0]], shares)[..., None]
+    rows = (
+        sum(image.take(c, 1).astype(np.int32) * share for c, share in zip(columns, shares, strict=True)) >> 4
+    )
+    places, shares = _neighbours(image.shape[0], height)
+    parts = [(rows[p] * share >> 16) for p, share in zip(places, shares[..., None, None], strict=True)]
+    return (sum(parts) + 2 >> 2).astype(np.uint8)
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Between which pixels of a side each new one lies, and how much it has of either, in 1/2048."""
+    centre = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    first = np.floor(centre)
+    shares = np.rint(np.stack([1 - (centre - first), centre - first]) * 2048)
+    return np.clip([first, first + 1], 0, old - 1).astype(int), shares.astype(np.int32)
+
+
+def _as_pillow(image: np.ndarray, axis: int, new: int, interpolation: str) -> np.ndarray:
+    """One side resized: a new pixel is a weighted mean of all that it covers, in Pillow's fixed-point numbers."""
     old = image.shape[axis]
-    scale = old / size
-    radius = 1 if interpolation == 'bilinear' else 2
-    stretch = max(scale, 1) if backend == 'pillow' else 1  # Pillow averages all that a pixel covers
-    centre = (np.arange(size)[:, None] + 0.5) * scale - 0.5
-    reach = radius * stretch
-    places = np.floor(centre - reach).astype(int) + np.arange(1, math.ceil(2 * reach) + 1)
+    stretch = max(old / new, 1)
+    reach = stretch * (1 if interpolation == 'bilinear' else 2)
+    centre = (np.arange(new) + 0.5) * (old / new) - 0.5
+    places = np.floor(centre - reach).astype(int) + np.arange(1, math.ceil(2 * reach) + 1)[:, None]
     distance = np.abs(places - centre) / stretch
-    if interpolation == 'bilinear':
-        weights = np.maximum(1 - distance, 0)
-    else:
-        weights = _cubic(distance, -0.5 if backend == 'pillow' else -0.75)
-    if backend == 'pillow':  # leaves out what lies beyond the border, where OpenCV repeats it
-        weights = np.where((places >= 0) & (places < old), weights, 0)
-        weights /= weights.sum(1, keepdims=True)
+    weights = np.maximum(1 - distance, 0) if interpolation == 'bilinear' else _cubic(distance)
+    weights = np.where((places >= 0) & (places < old), weights, 0)
+    weights = np.rint(weights / weights.sum(0) * 2**22).astype(np.int64)
+    weights = weights[:, None, :, None] if axis == 1 else weights[:, :, None, None]
     places = np.clip(places, 0, old - 1)
-    along = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    weights = weights.astype(np.float32)
-    return sum(image.take(p, axis) * w.reshape(along) for p, w in zip(places.T, weights.T, strict=True))
+    total = sum(image.take(p, axis) * weight for p, weight in zip(places, weights, strict=True))
+    return np.clip(total + 2**21 >> 22, 0, 255).astype(np.uint8)
 
 
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """The cubic convolution kernel at distances from 0 on."""
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """The kernel of cubic convolution at distances from 0 on, with its parameter at -0.5."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, near, np.where(x < 2, far, 0))
