@@ -48,7 +48,7 @@ def _(features, boxes, height, width, scale, samples, aligned):
 def _nms_in_onnx(boxes, scores, iou_threshold: float, most: int):
     """The indices of those kept, the best first, and -1 up to `most`."""
     kept = op.NonMaxSuppression(
-        op.Unsqueeze(boxes, [0]),
+        op.Reshape(boxes, op.Constant(value_ints=[1, -1, 4])),  # OpenVINO has to see that there are four
         op.Unsqueeze(scores, [0, 1]),
         op.Constant(value_ints=[most]),
         op.Constant(value_floats=[iou_threshold]),
@@ -60,6 +60,7 @@ def _nms_in_onnx(boxes, scores, iou_threshold: float, most: int):
 
 
 def _roi_align_in_onnx(features, boxes, height: int, width: int, scale: float, samples: int, aligned: bool):
+    boxes = op.Reshape(boxes, op.Constant(value_ints=[-1, 4]))  # as above
     return op.RoiAlign(
         features,
         boxes,
