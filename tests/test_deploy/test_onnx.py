@@ -149,6 +149,19 @@ def graphs_in(graph):
     return [graph, *(g for branch in inner for g in graphs_in(branch))]
 
 
+def test_every_depth_in_openvino(exported):
+    openvino = pytest.importorskip('openvino')
+    family, _, path, rows = exported
+    session = AdaptiveSession(path)
+    images = np.random.default_rng(0).normal(size=(3, 3, *FAMILIES[family][4]))
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
+    compiled = openvino.compile_model(path, 'CPU', settings)
+    for row in rows:
+        flags = np.array([letter == 'T' for letter in row['skip']])
+        (logits,) = compiled({'images': images.astype(np.float32), 'skip': flags}).values()
+        assert difference(logits, session.run(images, row['skip'])) <= 1e-4
+
+
 @only_resnet
 def test_a_file_says_what_it_is_and_where_it_comes_from_does_not_show(exported):
     _, _, path, _ = exported
