@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import onnx_ir
 import torch
 from mmcv.ops import MultiScaleDeformableAttention, RoIAlign
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from onnx.compose import add_prefix_graph
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -147,7 +147,7 @@ def append_heads(exported: ModelProto, heads: ModelProto, model: nn.Module) -> N
         graph.input.append(helper.make_tensor_value_info('score_thr', TensorProto.FLOAT, []))
         graph.initializer.append(helper.make_tensor('score_thr', TensorProto.FLOAT, [], [score_thr]))
     del graph.output[:]
-    for name, value in zip(names, body.output):
+    for name, value in zip(names, body.output, strict=True):
         kind = value.type.tensor_type
         shape = ['batch', *(size.dim_value for size in kind.shape.dim)]
         graph.output.append(helper.make_tensor_value_info(name, kind.elem_type, shape))
