@@ -8,6 +8,8 @@ from .models.backbones import (
     ADNResNet,
     ADNSwinTransformer,
     ADNVisionTransformer,
+    AdaptiveBackbone,
+    adaptive,
 )
 from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
 from .datasets import ImageFolder, use_data
@@ -31,6 +33,7 @@ __all__ = [
     'ADNResNet',
     'ADNSwinTransformer',
     'ADNVisionTransformer',
+    'AdaptiveBackbone',
     'AdaptiveDepth',
     'CalibrationHook',
     'DistillationHook',
@@ -43,6 +46,7 @@ __all__ = [
     'SimpleFPN',
     'SubnetTestLoop',
     'SubnetValLoop',
+    'adaptive',
     'adaptive_backbone',
     'calibrate',
     'split',

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, initialize, is_model_wrapper
+from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, is_model_wrapper
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -200,7 +200,7 @@ class AdaptiveDepth(DepthNames):
         ValueError: `skip` or `mandatory` does not fit the network.
     """
 
-    shared = ()  # children of a mandatory module whose norms serve both sub-paths
+    shared = ('downsample',)  # children of a mandatory module whose norms serve both sub-paths
 
     def __init__(
         self,
@@ -277,22 +277,30 @@ class AdaptiveDepth(DepthNames):
     def init_weights(self) -> None:
         """Initialises as the stock backbone does, both copies of every norm alike, and then loads weights.
 
-        What `init_cfg` loads comes last: it fills both copies itself, and some stock backbones initialise
-        over it. A second call only warns, as mmengine's own does.
+        What `init_cfg` loads comes last, as the stock backbone loads it: it fills both copies itself, and
+        some stock backbones initialise over it otherwise. A second call only warns, as mmengine's own does.
         """
+        if not isinstance(self, BaseModule):  # mmengine calls only what the stock backbone has
+            return getattr(super(), 'init_weights', lambda: None)()
         if self.is_init:
             return BaseModule.init_weights(self)
         given = self.init_cfg
         configs = [given] if isinstance(given, dict) else given or []
         pretrained = [cfg for cfg in configs if _loads_weights(cfg['type'])]
-        if pretrained:
-            self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
-        super().init_weights()
-        self.init_cfg = given
+        rest = [cfg for cfg in configs if cfg not in pretrained] if pretrained else given
+        pretrained = [type(cfg)({**cfg, 'type': 'Pretrained'}) for cfg in pretrained]  # as stock ones know it
+        for cfg in [rest, *pretrained] if rest or not pretrained else pretrained:
+            self._initialize(cfg)
         for module in self.modules():
             if isinstance(module, SkipAwareNorm):
                 module.skip.load_state_dict(module.full.state_dict())
-        initialize(self, pretrained)
+        for cfg in pretrained:  # again, because a file may give the second copies too
+            self._initialize(cfg)
+        self.init_cfg, self._is_init = given, True
+
+    def _initialize(self, cfg: dict | list | None) -> None:
+        self.init_cfg, self._is_init = cfg, False
+        super().init_weights()
 
 
 def _loads_weights(type_: str | type) -> bool:

@@ -4,28 +4,40 @@ mmengine imports this module when it meets `type='mmadn.X'` and then the package
 so that a config needs no `custom_imports`.
 """
 
-from importlib import import_module
-
 from mmengine import registry as root
 from mmengine.registry import DefaultScope
 
-# Where the backbones are that a library has in a class of its own, by the default scope of its configs.
-HOSTS = {'mmdet': 'mmadn.models.backbones.mmdet'}
+# The library whose backbones the configs of another one use.
+BUILT_ON = {'mmdet3d': 'mmdet', 'mmrotate': 'mmdet', 'mmyolo': 'mmdet'}
 
 
-class HostRegistry(root.Registry):
-    """Looks a name up as `<default scope>/<name>` first, so that a detector gets mmdet's own ResNet."""
+class BackboneRegistry(root.Registry):
+    """Knows `ADN` + the name of any backbone, which is made adaptive when it is asked for.
 
-    def get(self, key: str):
-        scope = DefaultScope.get_current_instance()
-        if scope is None or scope.scope_name not in HOSTS:
-            return super().get(key)
-        import_module(HOSTS[scope.scope_name])
-        hosted = f'{scope.scope_name}/{key.rpartition(".")[2]}'
-        return self._module_dict.get(hosted) or super().get(key)
+    It is the backbone of the library that the config belongs to, by its default scope, or else
+    mmpretrain's. `mmadn.mmpretrain.ADNResNet` says of which library it is.
+    """
+
+    def get(self, key: str) -> type | None:
+        found = super().get(key)
+        library, _, name = key.removeprefix('mmadn.').rpartition('.')
+        if found is None and name.startswith('ADN'):
+            for each in [library] if library else _libraries():
+                stock = root.MODELS.get(f'{each}.{name.removeprefix("ADN")}')
+                if stock is not None:
+                    from .models.backbones.adaptive import adaptive  # which needs this module
+
+                    return adaptive(stock)
+        return found
 
 
-MODELS = HostRegistry('model', parent=root.MODELS, scope='mmadn', locations=['mmadn'])
+def _libraries() -> list[str]:
+    scope = DefaultScope.get_current_instance()
+    scope = 'mmengine' if scope is None else scope.scope_name
+    return list(dict.fromkeys([scope, BUILT_ON.get(scope, scope), 'mmpretrain']))
+
+
+MODELS = BackboneRegistry('model', parent=root.MODELS, scope='mmadn', locations=['mmadn'])
 HOOKS = root.Registry('hook', parent=root.HOOKS, scope='mmadn', locations=['mmadn'])
 LOOPS = root.Registry('loop', parent=root.LOOPS, scope='mmadn', locations=['mmadn'])
 DATASETS = root.Registry('dataset', parent=root.DATASETS, scope='mmadn', locations=['mmadn'])

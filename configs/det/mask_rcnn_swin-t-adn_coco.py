@@ -3,14 +3,10 @@ _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmadn.ADNSwinTransformer',
-        arch='tiny',
-        drop_path_rate=0.2,
-        out_indices=(0, 1, 2, 3),
-        pad_small_map=True,  # for images of any size
+        convert_weights=False,  # they have the names of OpenMMLab
         # Of configs/adn/swin_t_adn_in1k.py, trained here or converted: with both copies of the norms.
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/swin_t_adn_in1k.pth', prefix='backbone.'),
+        init_cfg=dict(checkpoint='checkpoints/swin_t_adn_in1k.pth'),
     )
 )
 custom_hooks = [dict(type='mmadn.SelfDistillationHook', alpha=0.5)]

@@ -1,7 +1,6 @@
 """A sub-network in the words of its stock class, whose package is all that a config of it needs."""
 
 import copy
-import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmpretrain.models import ConvNeXt, MobileNetV2, SwinTransformer, VisionTransformer
 from torch import nn
 
 from ..depth import AdaptiveDepth, is_skipped
 from ..errors import InputError, NotAdaptiveError
-from ..models.backbones.resnet import AdaptiveResNet
+from ..models.backbones.adaptive import stock_class
 from ..utils import torchvision_shim
 
 # What a config has for inference and testing; the rest is for training alone, or read by nobody any more.
@@ -38,32 +36,34 @@ class Shortened(NamedTuple):
 
     Args:
         attributes: What counts the blocks in a network that is built already.
-        arguments: What replaces arguments of the class in a config.
+        arguments: What replaces arguments of the class in a config; None where it has none that could.
         arch_settings: Where no argument says it, the class attribute of this name that does, as a Python
             expression in which `__stock` is the class.
         name: How a class with these `arch_settings` is called.
     """
 
     attributes: dict
-    arguments: dict
+    arguments: dict | None
     arch_settings: str = ''
     name: str = ''
 
 
-@functools.singledispatch
 def shortened(backbone: AdaptiveDepth, args: dict) -> Shortened:
-    """The network of the blocks that run at the present depth; another family registers its function here.
+    """The network of the blocks that run at the present depth, by the function in `SHORTENED`.
 
     Args:
         args: The arguments of the stock class in the config, empty if there is none.
 
     Raises:
-        ValueError: The stock class cannot return the outputs of that depth.
+        ValueError: The stock class cannot return the outputs of that depth, or is not known.
     """
-    stock = stock_class(type(backbone)).__name__
+    stock = stock_class(type(backbone))
+    for cls in stock.__mro__:
+        if cls.__name__ in SHORTENED:
+            return SHORTENED[cls.__name__](backbone, args)
     raise InputError(
-        f'{type(backbone).__name__}: how its {stock} takes numbers of blocks is not known; register a '
-        'function that says it with mmadn.deploy.stock.shortened.register'
+        f'{type(backbone).__name__}: how its {stock.__name__} takes numbers of blocks is not known; put a '
+        f'function that says it into mmadn.deploy.stock.SHORTENED[{stock.__name__!r}]'
     )
 
 
@@ -72,10 +72,11 @@ def running(blocks: nn.Module) -> list[int]:
     return [i for i, block in enumerate(blocks) if not is_skipped(block)]
 
 
-@shortened.register
-def _(backbone: AdaptiveResNet, args: dict) -> Shortened:
+def _resnet(backbone: AdaptiveDepth, args: dict) -> Shortened:
     blocks = tuple(len(running(getattr(backbone, name))) for name in backbone.res_layers)
     attributes = {'stage_blocks': blocks}
+    if not all(isinstance(setting, tuple) for setting in backbone.arch_settings.values()):
+        return Shortened(attributes, None)  # a RegNet computes its numbers of blocks
     for depth, (block, numbers) in backbone.arch_settings.items():
         if block is backbone.block and tuple(numbers[: len(blocks)]) == blocks:
             return Shortened(attributes, {'depth': depth})
@@ -83,64 +84,75 @@ def _(backbone: AdaptiveResNet, args: dict) -> Shortened:
     return Shortened(attributes, {}, settings, _name(backbone, f'{backbone.depth}', blocks))
 
 
-@shortened.register
-def _(backbone: MobileNetV2, args: dict) -> Shortened:
+def _mobilenet_v2(backbone: AdaptiveDepth, args: dict) -> Shortened:
     blocks = [len(running(getattr(backbone, f'layer{i}'))) for i in range(1, 8)]
     settings = [
-        [ratio, channels, number, stride]
-        for (ratio, channels, _, stride), number in zip(backbone.arch_settings, blocks, strict=True)
+        [ratio, channels, number, *stride]
+        for (ratio, channels, _, *stride), number in zip(backbone.arch_settings, blocks, strict=True)
     ]
     return Shortened({'arch_settings': settings}, {}, repr(settings), _name(backbone, '', blocks))
 
 
-@shortened.register
-def _(backbone: SwinTransformer, args: dict) -> Shortened:
+def _swin(backbone: AdaptiveDepth, args: dict) -> Shortened:
     depths = [len(running(stage.blocks)) for stage in backbone.stages]
+    if not hasattr(backbone, 'arch_settings'):  # a library's where `depths` is an argument
+        return Shortened({}, {'depths': depths})
     settings = {**backbone.arch_settings, 'depths': depths}
     return Shortened({'depths': depths, 'arch_settings': settings}, {'arch': settings})
 
 
-@shortened.register
-def _(backbone: ConvNeXt, args: dict) -> Shortened:
+def _convnext(backbone: AdaptiveDepth, args: dict) -> Shortened:
     depths = [len(running(stage)) for stage in backbone.stages]
     return Shortened({'depths': depths}, {'arch': {'depths': depths, 'channels': list(backbone.channels)}})
 
 
-@shortened.register
-def _(backbone: VisionTransformer, args: dict) -> Shortened:
+def _pyramid(backbone: AdaptiveDepth, args: dict) -> Shortened:
+    return Shortened({}, {'num_layers': [len(running(blocks)) for _, blocks, _ in backbone.layers]})
+
+
+def _transformer(backbone: AdaptiveDepth, args: dict) -> Shortened:
     left, last = running(backbone.layers), len(backbone.layers) - 1
     outputs = [sum(k <= i for k in left) - (i <= last) for i in backbone.out_indices]
     # After a skipped block come the features of the one before. The stock class gives them out once,
     # and with the final norm if that block is now the last one.
     normed = backbone.final_norm and len(left) - 1 in outputs and last not in backbone.out_indices
     if normed or len(set(outputs)) < len(outputs):
+        group = len(backbone.layers) // backbone.num_skippable_stages
         raise InputError(
             f'out_indices={list(backbone.out_indices)} at skip={backbone.skip!r} are features after skipped '
-            'blocks, which an ordinary VisionTransformer does not give; choose last blocks of groups, '
-            f'{backbone.group - 1}, {2 * backbone.group - 1}, ...'
+            f'blocks, which an ordinary {stock_class(type(backbone)).__name__} does not give; choose last '
+            f'blocks of groups, {group - 1}, {2 * group - 1}, ...'
         )
-    frozen = backbone.frozen_stages
-    settings = {**backbone.arch_settings, 'num_layers': len(left)}
-    attributes = {
-        'num_layers': len(left),
-        'out_indices': outputs,
-        'frozen_stages': sum(k < frozen for k in left) if frozen > 0 else -1,
-        'arch_settings': settings,
-    }
-    arguments = {name: attributes[name] for name in ('out_indices', 'frozen_stages') if name in args}
+    attributes = {'num_layers': len(left), 'out_indices': outputs}
+    arguments = {'out_indices': outputs} if 'out_indices' in args else {}
+    frozen = getattr(backbone, 'frozen_stages', None)
+    if frozen is not None:
+        attributes['frozen_stages'] = sum(k < frozen for k in left) if frozen > 0 else -1
+    if 'frozen_stages' in args:
+        arguments['frozen_stages'] = attributes['frozen_stages']
     if isinstance(args.get('layer_cfgs'), (list, tuple)):
         arguments['layer_cfgs'] = [args['layer_cfgs'][k] for k in left]
-    return Shortened(attributes, {'arch': settings, **arguments})
+    if not hasattr(backbone, 'arch_settings'):  # a library's where `num_layers` is an argument
+        return Shortened(attributes, {**arguments, 'num_layers': len(left)})
+    settings = {**backbone.arch_settings, 'num_layers': len(left)}
+    return Shortened({**attributes, 'arch_settings': settings}, {**arguments, 'arch': settings})
+
+
+# By the name of the stock class, which is one in all libraries; it serves the classes derived from it too.
+SHORTENED = {
+    'ConvNeXt': _convnext,
+    'MixVisionTransformer': _pyramid,
+    'MobileNetV2': _mobilenet_v2,
+    'PyramidVisionTransformer': _pyramid,
+    'ResNet': _resnet,
+    'SwinTransformer': _swin,
+    'SwinTransformerV2': _swin,
+    'VisionTransformer': _transformer,
+}
 
 
 def _name(backbone, kind, blocks) -> str:
     return '-'.join([stock_class(type(backbone)).__name__ + kind, *map(str, blocks)])
-
-
-def stock_class(cls: type) -> type:
-    """The stock class that an adaptive-depth one is made of."""
-    after = cls.__mro__[cls.__mro__.index(AdaptiveDepth) :]
-    return next(base for base in after if base not in AdaptiveDepth.__mro__)
 
 
 def own_arguments(cls: type) -> Iterator[str]:
@@ -195,12 +207,18 @@ def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
     """The arguments of the stock class, its type among them, and the lines that define it if it is new."""
     stock = stock_class(type(backbone))
     package = stock.__module__.split('.')[0]
+    scope = f'{package}.' if package in MODELS.children else ''  # none of a class of the user's own
     own = set(own_arguments(type(backbone)))
     args = {name: value for name, value in args.items() if name not in own}
     if 'T' not in backbone.skip:
-        return {**args, 'type': f'{package}.{stock.__name__}'}, ''
+        return {**args, 'type': f'{scope}{stock.__name__}'}, ''
     short = shortened(backbone, args)
-    args.update(short.arguments, type=f'{package}.{short.name or stock.__name__}')
+    if short.arguments is None:
+        raise InputError(
+            f'no config can say how many blocks a {stock.__name__} has, because it computes that; extract in '
+            'memory with mmadn.deploy.extract(model, skip)'
+        )
+    args.update(short.arguments, type=f'{scope}{short.name or stock.__name__}')
     if not short.name:
         return args, ''
     # A name with two underscores is no setting to mmengine, and with an import of more than the standard

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import MobileNetV2, ResNet
 
 from mmadn.deploy import extract, extract_file, stock_config
-from mmadn.deploy.stock import Shortened, running, shortened
+from mmadn.deploy.stock import SHORTENED, Shortened, running
 from mmadn.depth import AdaptiveDepth, split
 
 
@@ -118,7 +118,7 @@ def test_a_stock_depth_needs_no_class_of_its_own():
     assert Config.fromstring(text, '.py').model.backbone == dict(type='mmpretrain.ResNet', depth=18)
 
 
-def test_a_family_that_nobody_registered_is_named():
+def test_a_family_that_nobody_registered_is_named(monkeypatch):
     class Tiny(BaseModule):
         def __init__(self):
             super().__init__()
@@ -130,7 +130,11 @@ def test_a_family_that_nobody_registered_is_named():
 
     with pytest.raises(ValueError, match='ADNTiny: how its Tiny takes numbers of blocks is not known'):
         extract(ADNTiny(), 'T')
-    shortened.register(Tiny, lambda backbone, args: Shortened({'length': len(running(backbone.blocks))}, {}))
+    monkeypatch.setitem(
+        SHORTENED,
+        'Tiny',
+        lambda backbone, args: Shortened({'length': len(running(backbone.blocks))}, {}),
+    )
     network = extract(ADNTiny(), 'T')
     assert type(network) is Tiny and len(network.blocks) == network.length == 1
 
@@ -325,11 +329,15 @@ def test_loads_in_stock_classifiers_and_detectors_where_mmadn_cannot_be_imported
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)), name
 
 
-@pytest.mark.parametrize('family', ['swin', 'vit'])
+@pytest.mark.parametrize('family', ['swin', 'mmpretrain.swin', 'vit'])
 def test_detectors_with_other_backbones(family):
     if family == 'swin':
+        args = CASES['swin'].args['arch']
+        backbone = dict(type='mmadn.ADNSwinTransformer', window_size=2, **args)
+        cfg = detector('retinanet', backbone, dict(in_channels=[8, 16, 32, 64]))
+    elif family == 'mmpretrain.swin':
         args = CASES['swin'].args
-        backbone = dict(type='mmadn.ADNSwinTransformer', **args, pad_small_map=True)
+        backbone = dict(type='mmadn.mmpretrain.ADNSwinTransformer', **args, pad_small_map=True)
         cfg = detector('retinanet', backbone, dict(in_channels=[8, 16, 32, 64]))
     else:
         backbone = dict(

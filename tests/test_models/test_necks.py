@@ -27,7 +27,7 @@ def test_a_number_of_levels_that_it_has_not():
 
 
 NARROW = {
-    'swin-t': (dict(arch=dict(embed_dims=8, depths=[2, 2, 6, 2], num_heads=[1, 2, 2, 4])), [8, 16, 32, 64]),
+    'swin-t': (dict(embed_dims=8, num_heads=[1, 2, 2, 4]), [8, 16, 32, 64]),
     'vit-b16': (
         dict(
             arch=dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=32),

@@ -1,16 +1,21 @@
-"""Backbones with adaptive depth. To add a sixth family:
+"""Backbones with adaptive depth: those of the paper, ConvNeXt, and by `adaptive` any other residual one."""
 
-1. Write `class ADNNet(AdaptiveDepth, Net)` over the stock class, with `sub_paths` and nothing else. In a
-   package of your own, `from mmadn import MODELS, AdaptiveDepth, split` is all that it needs.
-2. Import it here and in `mmadn/__init__.py`, so that configs find `type='mmadn.ADNNet'`.
-3. For `extract`, tell `mmadn/deploy/stock.py` how `Net` takes the numbers of its blocks.
-4. Add a row to `tests/backbones.py`: the contract in `tests/test_depth.py` then runs over it.
-"""
+from mmpretrain.models import ConvNeXt, MobileNetV2, ResNet, SwinTransformer, VisionTransformer
 
-from .convnext import ADNConvNeXt
-from .mobilenet_v2 import ADNMobileNetV2
-from .resnet import ADNResNet
-from .swin_transformer import ADNSwinTransformer
-from .vision_transformer import ADNVisionTransformer
+from .adaptive import AdaptiveBackbone, adaptive
 
-__all__ = ['ADNConvNeXt', 'ADNMobileNetV2', 'ADNResNet', 'ADNSwinTransformer', 'ADNVisionTransformer']
+ADNConvNeXt = adaptive(ConvNeXt)
+ADNMobileNetV2 = adaptive(MobileNetV2)
+ADNResNet = adaptive(ResNet)
+ADNSwinTransformer = adaptive(SwinTransformer)
+ADNVisionTransformer = adaptive(VisionTransformer)
+
+__all__ = [
+    'ADNConvNeXt',
+    'ADNMobileNetV2',
+    'ADNResNet',
+    'ADNSwinTransformer',
+    'ADNVisionTransformer',
+    'AdaptiveBackbone',
+    'adaptive',
+]

@@ -1,0 +1,144 @@
+"""Where the residual stages of a backbone are, found by what its class has, or named by the user."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmcv.cnn import ConvModule, is_norm
+from torch import nn
+
+from ...errors import InputError
+
+
+class Stage(NamedTuple):
+    """A residual stage: its blocks, and what else always runs and has norms that follow its switch."""
+
+    blocks: list[nn.Module]
+    beside: list[nn.Module]
+
+
+def find_stages(network: nn.Module, residual_stages: Sequence[str] | None, group: int | None) -> list[Stage]:
+    """The residual stages of a backbone, from its first to its last.
+
+    Args:
+        residual_stages: The names of the modules that hold the blocks of each stage; by default they are
+            found.
+        group: How many successive blocks count as a stage where there are only blocks; by default 3.
+
+    Raises:
+        ValueError: The stages are not found, or an argument does not fit.
+    """
+    if residual_stages is not None:
+        stages = _named(network, residual_stages)
+    else:
+        stages = next(filter(None, (find(network) for find in LAYOUTS)), None)
+    if not stages:
+        children = ', '.join(name for name, _ in network.named_children())
+        raise InputError(
+            f'{_name(network)}: where its residual stages are is not known; name the modules that hold the '
+            f"blocks of each stage, such as residual_stages=['layer1', 'layer2'] (its modules are {children})"
+        )
+    if len(stages) == 1 and residual_stages is None:
+        return _grouped(stages[0], 3 if group is None else group)
+    if group is not None:
+        raise InputError(f'group={group!r}: {_name(network)} has {len(stages)} stages of its own; remove it')
+    return stages
+
+
+def _name(network: nn.Module) -> str:
+    return type(network).__name__.removeprefix('ADN')
+
+
+def _named(network: nn.Module, names: Sequence[str]) -> list[Stage]:
+    modules = dict(network.named_modules())
+    wrong = [names] if isinstance(names, str) else [name for name in names if name not in modules]
+    if wrong or not names:
+        raise InputError(
+            f'residual_stages={names!r}: give a list of names of modules of {_name(network)}, such as '
+            f'{[name for name, _ in network.named_children()]}'
+        )
+    return [Stage(_blocks(modules[name]), []) for name in names]
+
+
+def _blocks(stage: nn.Module) -> list[nn.Module]:
+    return list(getattr(stage, 'blocks', stage).children())
+
+
+def _grouped(stage: Stage, group: int) -> list[Stage]:
+    blocks = stage.blocks
+    if type(group) is not int or not 1 <= group <= len(blocks) or len(blocks) % group:
+        raise InputError(f'group={group!r}: give a divisor of the {len(blocks)} blocks')
+    return [Stage(blocks[i : i + group], []) for i in range(0, len(blocks), group)]
+
+
+def _resnet(network: nn.Module) -> list[Stage] | None:
+    """ResNet and its relatives: what `res_layers` names."""
+    return [Stage(_blocks(getattr(network, name)), []) for name in getattr(network, 'res_layers', ())]
+
+
+def _swin(network: nn.Module) -> list[Stage] | None:
+    """Swin and what is built like it: a patch merging follows the switch of the stage that it feeds.
+
+    The norms of the patch embedding and of the outputs serve both sub-paths.
+    """
+    stages = _modules(network, 'stages')
+    if not all(hasattr(stage, 'blocks') and hasattr(stage, 'downsample') for stage in stages):
+        return None
+    merging = [stage.downsample for stage in stages]
+    if stages and merging[-1] is None:  # each merges at its end, for the next one; Swin V2 at the beginning
+        merging = [None, *merging[:-1]]
+    return [
+        Stage(_blocks(stage), [before] if before else [])
+        for stage, before in zip(stages, merging, strict=True)
+    ]
+
+
+def _convnext(network: nn.Module) -> list[Stage] | None:
+    """ConvNeXt: a downsampling layer follows the switch of the stage that it feeds; the stem serves both."""
+    downsampling = [[], *([layer] for layer in _modules(network, 'downsample_layers')[1:])]
+    return [
+        Stage(_blocks(stage), before)
+        for stage, before in zip(_modules(network, 'stages'), downsampling, strict=False)
+    ]
+
+
+def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
+    """MobileNetV2: the stem follows the first switch, and the last convolution, if any, the last one."""
+    names = getattr(network, 'layers', None)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    layers = [getattr(network, name) for name in names]
+    stages = [Stage(_blocks(layer), []) for layer in layers if isinstance(layer, nn.Sequential)]
+    if stages:
+        stages[0].beside.append(network.conv1)
+        stages[-1].beside.extend(layer for layer in layers if not isinstance(layer, nn.Sequential))
+    return stages
+
+
+def _pyramid(network: nn.Module) -> list[Stage] | None:
+    """PVT and SegFormer's MiT: the embedding before a stage and the norm after it follow its switch."""
+    layers = _modules(network, 'layers')
+    if not all(isinstance(layer, nn.ModuleList) and len(layer) == 3 for layer in layers):
+        return None
+    # PVT has the embedding of positions among the blocks.
+    return [
+        Stage([block for block in blocks if any(map(is_norm, block.modules()))], [embedding, norm])
+        for embedding, blocks, norm in layers
+    ]
+
+
+def _transformer(network: nn.Module) -> list[Stage] | None:
+    """ViT and its relatives have blocks and no stages; the final norm serves both sub-paths."""
+    layers = _modules(network, 'layers')
+    containers = nn.Sequential, nn.ModuleList, ConvModule
+    return (
+        [Stage(layers, [])] if layers and not any(isinstance(layer, containers) for layer in layers) else None
+    )
+
+
+def _modules(network: nn.Module, name: str) -> list[nn.Module]:
+    """What a list of modules holds, if the network has one of this name."""
+    modules = getattr(network, name, None)
+    return list(modules) if isinstance(modules, nn.ModuleList) else []
+
+
+LAYOUTS = _resnet, _swin, _convnext, _mobilenet_v2, _pyramid, _transformer
