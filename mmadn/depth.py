@@ -358,17 +358,39 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
-    """The adaptive-depth backbone of a classifier or detector, wrapped for training or not.
+    """The adaptive-depth backbone of any model, wrapped for training or not.
+
+    It is `model.backbone`, or else the only one inside the model, as in a tracker around a detector. Of a
+    semi-supervised detector (mmdet's SemiBaseDetector) it is the student's, which is what is trained, and
+    in eval mode that of the network that predicts, by default the teacher.
 
     Raises:
-        TypeError: The model has none.
+        TypeError: The model has none, or has several and none of them at `model.backbone`.
     """
-    model = unwrap(model)
+    model = present_branch(unwrap(model))
     backbone = getattr(model, 'backbone', None)
-    if not isinstance(backbone, AdaptiveDepth):
+    if isinstance(backbone, AdaptiveDepth):
+        return backbone
+    found = {name: each for name, each in model.named_modules() if isinstance(each, AdaptiveDepth)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    name = type(model).__name__
+    if found:
         raise NotAdaptiveError(
-            f'{type(model).__name__} has the backbone {type(backbone).__name__}, which has no adaptive '
-            "depth; choose one of mmadn's in the config, such as "
-            "backbone=dict(type='mmadn.ADNResNet', depth=50)"
+            f'{name} has several backbones of adaptive depth, {", ".join(found)}; give the part of it that '
+            'is meant, or make only one of them adaptive'
         )
-    return backbone
+    lacks = 'no backbone of adaptive depth'
+    if backbone is not None:
+        lacks = f'the backbone {type(backbone).__name__}, which has no adaptive depth'
+    raise NotAdaptiveError(
+        f"{name} has {lacks}; choose one of mmadn's in the config, such as "
+        "backbone=dict(type='mmadn.ADNResNet', depth=50)"
+    )
+
+
+def present_branch(model: nn.Module) -> nn.Module:
+    """The network of a semi-supervised detector that is trained, or in eval mode predicts; else the model."""
+    if not hasattr(model, 'semi_test_cfg'):
+        return model
+    return getattr(model, 'student' if model.training else model.semi_test_cfg.get('predict_on', 'teacher'))
