@@ -24,6 +24,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 from onnxscript import opset18 as op
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 NOTHING = -float('inf')  # the score of what is filtered out
 _stock_items, _stock_boxes_by_feat = InstanceData.__getitem__, BBoxHead.predict_by_feat
@@ -86,13 +87,7 @@ def _filter(scores: Tensor, score_thr: float | Tensor, topk: int, results=None) 
     flat = torch.where(scores > score_thr, scores, NOTHING).reshape(-1)
     flat, index = flat.topk(torch.sym_min(topk, flat.shape[0]) if topk > 0 else flat.shape[0])
     rows, labels = index // classes, index % classes
-    if isinstance(results, dict):
-        results = {name: values[rows] for name, values in results.items()}
-    elif isinstance(results, list):
-        results = [values[rows] for values in results]
-    elif results is not None:
-        results = results[rows]
-    return flat, labels, rows, results
+    return flat, labels, rows, tree_map(lambda values: values[rows], results)
 
 
 def _batched_nms(
