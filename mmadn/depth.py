@@ -280,13 +280,15 @@ class AdaptiveDepth(DepthNames):
         What `init_cfg` loads comes last, as the stock backbone loads it: it fills both copies itself, and
         some stock backbones initialise over it otherwise. A second call only warns, as mmengine's own does.
         """
+        if not isinstance(self, BaseModule):  # mmengine calls only what the stock backbone has
+            return getattr(super(), 'init_weights', lambda: None)()
         if self.is_init:
             return BaseModule.init_weights(self)
         given = self.init_cfg
         configs = [given] if isinstance(given, dict) else given or []
         pretrained = [cfg for cfg in configs if _loads_weights(cfg['type'])]
         rest = [cfg for cfg in configs if cfg not in pretrained] if pretrained else given
-        pretrained = [{**cfg, 'type': 'Pretrained'} for cfg in pretrained]  # as stock backbones know it
+        pretrained = [type(cfg)({**cfg, 'type': 'Pretrained'}) for cfg in pretrained]  # as stock ones know it
         for cfg in [rest, *pretrained] if rest or not pretrained else pretrained:
             self._initialize(cfg)
         for module in self.modules():
@@ -356,17 +358,39 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:
-    """The adaptive-depth backbone of a classifier or detector, wrapped for training or not.
+    """The adaptive-depth backbone of any model, wrapped for training or not.
+
+    It is `model.backbone`, or else the only one inside the model, as in a tracker around a detector. Of a
+    semi-supervised detector (mmdet's SemiBaseDetector) it is the student's, which is what is trained, and
+    in eval mode that of the network that predicts, by default the teacher.
 
     Raises:
-        TypeError: The model has none.
+        TypeError: The model has none, or has several and none of them at `model.backbone`.
     """
-    model = unwrap(model)
+    model = present_branch(unwrap(model))
     backbone = getattr(model, 'backbone', None)
-    if not isinstance(backbone, AdaptiveDepth):
+    if isinstance(backbone, AdaptiveDepth):
+        return backbone
+    found = {name: each for name, each in model.named_modules() if isinstance(each, AdaptiveDepth)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    name = type(model).__name__
+    if found:
         raise NotAdaptiveError(
-            f'{type(model).__name__} has the backbone {type(backbone).__name__}, which has no adaptive '
-            "depth; choose one of mmadn's in the config, such as "
-            "backbone=dict(type='mmadn.ADNResNet', depth=50)"
+            f'{name} has several backbones of adaptive depth, {", ".join(found)}; give the part of it that '
+            'is meant, or make only one of them adaptive'
         )
-    return backbone
+    lacks = 'no backbone of adaptive depth'
+    if backbone is not None:
+        lacks = f'the backbone {type(backbone).__name__}, which has no adaptive depth'
+    raise NotAdaptiveError(
+        f"{name} has {lacks}; choose one of mmadn's in the config, such as "
+        "backbone=dict(type='mmadn.ADNResNet', depth=50)"
+    )
+
+
+def present_branch(model: nn.Module) -> nn.Module:
+    """The network of a semi-supervised detector that is trained, or in eval mode predicts; else the model."""
+    if not hasattr(model, 'semi_test_cfg'):
+        return model
+    return getattr(model, 'student' if model.training else model.semi_test_cfg.get('predict_on', 'teacher'))

@@ -14,6 +14,8 @@ logging.disable(logging.INFO)  # mmengine logs a page for each model that it ini
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / 'tests' / 'data' / 'published'
+# The networks of which there is golden data.
+GOLDEN = sorted(path.stem for path in PUBLISHED.glob('*.json') if 'step' not in path.stem)
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ STEPS = {  # epochs, where the learning rate falls, weight decay
 MOBILENET = 'adn/mobilenetv2_adn_in1k.py'
 V2 = 'adn/resnet50_adn_v2_in1k.py'
 SWIN = 'adn/swin_t_adn_in1k.py'
+SWIN_V2 = 'adn/swin_v2_t_adn_in1k.py'
 VIT = 'adn/vit_b16_adn_in1k.py'
 VIT32 = 'adn/vit_b32_adn_in1k.py'
 CONVNEXT = 'adn/convnext_t_adn_in1k.py'
@@ -45,6 +46,7 @@ COSINE = {  # epochs, learning rate, its lower end, epochs of warm-up and their 
 MIXED = {  # mixup, cutmix, label smoothing
     V2: (0.2, 1.0, 0.0),
     SWIN: (0.8, 1.0, 0.1),
+    SWIN_V2: (0.8, 1.0, 0.1),
     VIT: (0.2, 1.0, 0.11),
     VIT32: (0.2, 1.0, 0.11),
     CONVNEXT: (0.8, 1.0, 0.1),
@@ -311,7 +313,8 @@ def batch(loader, images):
 
 def test_batches(recipe, images):
     cfg, preprocessor = recipe.cfg, recipe.model.data_preprocessor
-    size, scale = {V2: (176, 232), SWIN: (224, 224)}.get(recipe.name, (224, 256))
+    size, scale = {V2: (176, 232), SWIN: (224, 224), SWIN_V2: (256, 256)}.get(recipe.name, (224, 256))
+    tested_size = 256 if recipe.name == SWIN_V2 else 224
     data = preprocessor(batch(cfg.train_dataloader, images), training=True)
     assert data['inputs'].shape == (4, 3, size, size)
     if recipe.name != CONVNEXT:  # erases with normal noise
@@ -321,7 +324,7 @@ def test_batches(recipe, images):
     for key in ('val', 'test'):
         tested = batch(cfg[f'{key}_dataloader'], images)
         assert {sample.scale_factor[1] for sample in tested['data_samples']} == {scale / 250}
-        assert preprocessor(tested)['inputs'].shape == (4, 3, 224, 224)
+        assert preprocessor(tested)['inputs'].shape == (4, 3, tested_size, tested_size)
 
 
 @pytest.mark.parametrize('name', MIXED)

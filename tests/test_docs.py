@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
@@ -159,19 +161,32 @@ def test_the_code_of_the_readme_runs(monkeypatch):
     assert names['model'].backbone.skip == 'TTTT'
 
 
-def test_the_backbone_of_the_manual_works():
-    code, settings = blocks(DOCS / 'add-a-backbone.md', 'python')
+def test_the_backbones_of_the_manual_work(tmp_path, monkeypatch):
+    zoo, module, settings, declared = blocks(DOCS / 'add-a-backbone.md', 'python')
+    (tmp_path / 'strange.py').write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    for text, scope in ((zoo, 'mmdet'), (settings, 'mmpretrain')):
+        (tmp_path / 'config.py').write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
+        cfg = Config.fromfile(tmp_path / 'config.py')
+        args = {k: v for k, v in cfg.model.backbone.to_dict().items() if k != 'init_cfg'}
+        with DefaultScope.overwrite_default_scope(scope):
+            network, own = MODELS.build(args), ('residual_stages', 'type')
+            name = args['type'].removeprefix('mmadn.ADN')
+            stock = MODELS.build(dict(type=name, **{k: v for k, v in args.items() if k not in own}))
+        check_backbone(network, stock)
     names = {'__name__': 'manual'}
-    exec(code, names)
-    (name,) = [name for name in names if name.startswith('My')]
-    assert f"type='{name}'" in settings
-    network, stock, images = names[name](depth=50), names['ResNeXt'](depth=50), torch.rand(1, 3, 32, 32)
+    exec(declared, names)
+    check_backbone(names['ADNStrange'](), stock)
+
+
+@torch.no_grad()
+def check_backbone(network, stock):
+    images = torch.rand(1, 3, 32, 32)
     network.load_state_dict(stock.state_dict())
     network.eval(), stock.eval()  # of stock backbones this returns None
-    with torch.no_grad():
-        assert torch.equal(network(images)[0], stock(images)[0])
-        with network.skipping('TTTT'):
-            assert network(images)[0].shape == stock(images)[0].shape
+    assert torch.equal(network(images)[0], stock(images)[0])
+    with network.skipping('base'):
+        assert network(images)[0].shape == stock(images)[0].shape
 
 
 def test_the_drawn_stage_is_that_of_its_script():

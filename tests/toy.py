@@ -4,6 +4,7 @@ import mmadn  # noqa: F401, I001  first, for torchvision
 
 import numpy as np
 import torch
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -37,6 +38,19 @@ def batch(n=8, seed=0):
     images = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (n,), generator=generator)
     return dict(inputs=images, data_samples=[DataSample().set_gt_label(label) for label in labels])
+
+
+class Gradients(OptimWrapper):
+    """Keeps the gradients in place of a step."""
+
+    def __init__(self, model):
+        super().__init__(torch.optim.SGD(model.parameters(), lr=0.1))
+        self.model = model
+
+    def step(self, **kwargs):
+        self.kept = {
+            name: None if p.grad is None else p.grad.clone() for name, p in self.model.named_parameters()
+        }
 
 
 class Images(Dataset):

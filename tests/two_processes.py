@@ -7,6 +7,7 @@ import mmadn  # noqa: F401, I001  first, for torchvision
 
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import backbones
@@ -22,6 +23,10 @@ from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from mmadn import SelfDistillationHook, calibrate
+
+SEGMENTATION = find_spec('mmseg') is not None
+if SEGMENTATION:
+    import segmentors
 
 STEPS = 2
 
@@ -45,6 +50,8 @@ class Case:
         if self.family == 'retinanet':
             norm = dict(type='BN', requires_grad=False)
             return detectors.build('retinanet', norm_cfg=norm, norm_eval=True, frozen_stages=1)
+        if self.family == 'segmentor':
+            return segmentors.build(norm_eval=True)
         torch.manual_seed(0)
         vit = dict(type='mmadn.ADNVisionTransformer', **backbones.CASES['vit'].args)
         head = dict(type='mmpretrain.VisionTransformerClsHead', num_classes=toy.CLASSES, in_channels=16)
@@ -56,6 +63,11 @@ class Case:
                 head=head,
             )
         )
+
+    def batch(self, step):
+        if self.family == 'retinanet':
+            return detectors.twins(step)
+        return segmentors.batch(4, step) if self.family == 'segmentor' else toy.batch(16, seed=step)
 
     def train(self, model, network, select, amp=None, rank=0):
         """Two optimizer steps; returns all weights. `select(data)` gives this process its part."""
@@ -73,7 +85,7 @@ class Case:
         model.train()
         for step in range(STEPS):
             hook.before_train_iter(SimpleNamespace(model=model, iter=step))
-            batch = detectors.twins(step) if self.family == 'retinanet' else toy.batch(16, seed=step)
+            batch = self.batch(step)
             for data in parts(batch, self.accumulate):
                 model.train_step(select(data), wrapper)
         return torch.cat([p.detach().flatten() for p in network.parameters()])
@@ -96,6 +108,8 @@ CASES = {
     'features_alone_with_cp': Case('with_cp', hook=dict(logits=False, **LAYER)),
     'detector_without_labels': Case('retinanet', hook=dict(labels=False)),
 }
+if SEGMENTATION:
+    CASES['segmentor'] = Case('segmentor')
 
 
 def calibrated(rank=0, processes=1):

@@ -18,7 +18,7 @@ class Arch:
     """A published network.
 
     Args:
-        model (dict): The classifier here that takes its weights.
+        model (dict): The classifier, or the backbone, here that takes its weights.
         names (Sequence[tuple]): How a name here becomes the published one: arguments of `re.sub`,
             applied in turn.
         layout (Callable, optional): `layout(name here, tensor, back)` brings a tensor that the two
@@ -39,15 +39,33 @@ def _classifier(backbone, in_channels, gap=True, head='LinearClsHead', **kwargs)
     )
 
 
+_OPTIONAL = 'relative_position_index', 'num_batches_tracked'
 _COPIES = ((r'\.full\.', '.'), (r'\.skip\.', '_skip.'))
 
 
-def _resnet(**kwargs):
+def _resnet(in_channels=2048, **kwargs):
     return Arch(
-        _classifier('ADNResNet', 2048, **kwargs),
+        _classifier('ADNResNet', in_channels, **kwargs),
         ((r'^backbone\.', ''), (r'^head\.fc\.', 'fc.'), *_COPIES),
     )
 
+
+_UNIT = 'conv', 'norm'  # the parts of RT-DETR's convolutions
+
+# RT-DETR's ResNet-vd: mmdet's ResNetV1d, whose stem is three convolutions. Its first stage does not average
+# before its shortcut.
+_RTDETR_RESNET = Arch(
+    dict(type='mmadn.mmdet.ADNResNetV1d', depth=50),
+    (
+        (r'^stem\.(\d)\.', lambda m: f'conv1.conv1_{int(m[1]) // 3 + 1}.{_UNIT[int(m[1]) % 3]}.'),
+        (r'^layer(\d)\.', lambda m: f'res_layers.{int(m[1]) - 1}.blocks.'),
+        (r'\.conv([123])\.', lambda m: f'.branch2{"abc"[int(m[1]) - 1]}.conv.'),
+        (r'\.bn([123])\.', lambda m: f'.branch2{"abc"[int(m[1]) - 1]}.norm.'),
+        (r'^(res_layers\.0\..*)downsample\.(\d)\.', lambda m: f'{m[1]}short.{_UNIT[int(m[2]) - 1]}.'),
+        (r'downsample\.(\d)\.', lambda m: f'short.conv.{_UNIT[int(m[1]) - 1]}.'),
+        *_COPIES,
+    ),
+)
 
 _MOBILENET = Arch(
     _classifier('ADNMobileNetV2', 1280),
@@ -121,9 +139,12 @@ _SWIN = Arch(
 )
 
 ARCHS = {
+    'resnet18': _resnet(512, depth=18),
+    'resnet34': _resnet(512, depth=34),
     'resnet50': _resnet(depth=50),
     'resnet101': _resnet(depth=101),
     'resnet50vd': _resnet(depth=50, avg_down=True),
+    'resnet50vd_rtdetr': _RTDETR_RESNET,
     'mobilenet_v2': _MOBILENET,
     'vit_b_16': _vit(16),
     'vit_b_32': _vit(32),
@@ -155,7 +176,7 @@ def published_names(arch: str) -> dict:
 
 
 def convert(state_dict: dict, arch: str) -> dict:
-    """Turns published weights into those of the classifier in `configs/adn/`.
+    """Turns published weights into those of the classifier in `configs/adn/`, or of the backbone alone.
 
     Args:
         state_dict (dict[str, Tensor]): The published weights.
@@ -168,9 +189,12 @@ def convert(state_dict: dict, arch: str) -> dict:
         ValueError: `arch` is unknown, or the names or shapes are not those of that network.
     """
     layout, names = _arch(arch).layout, published_names(arch)
+    if 'backbone' not in _arch(arch).model:  # of a whole detector, its backbone
+        inside = {name: value for name, value in state_dict.items() if name.startswith('backbone.')}
+        state_dict = {name.removeprefix('backbone.'): value for name, value in (inside or state_dict).items()}
     here = {published: (name, layout(name, tensor, back=True)) for published, (name, tensor) in names.items()}
-    # What follows from the window size may be left out.
-    own = {name: value for name, (_, value) in here.items() if name.endswith('relative_position_index')}
+    # What follows from the window size may be left out, and a frozen norm has counted nothing.
+    own = {name: value for name, (_, value) in here.items() if name.endswith(_OPTIONAL)}
     state_dict = {**own, **state_dict}
     _check(state_dict, {name: tensor for name, (_, tensor) in here.items()}, arch)
     return {name: layout(name, state_dict[published], back=False) for published, (name, _) in names.items()}

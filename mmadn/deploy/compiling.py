@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..engine.anatomy import beside_backbone
 from ..engine.shared_prefixes import parts
 from ..errors import FailedError, InputError
 
@@ -28,7 +29,7 @@ def compile(model: nn.Module, images: Tensor, freezing: bool | None = None, **op
     inference_mode if it was off here. A copy of the model is not compiled.
 
     Args:
-        model: A classifier or detector in eval mode, with its final weights; changed in place.
+        model: One with an adaptive-depth backbone, in eval mode, with its final weights; changed in place.
         images: Preprocessed images, of the shape (N, 3, H, W) and on the device that the model will meet.
         freezing: Whether weights become constants of the graphs, which folds both copies of the norms into
             convolutions. Weights that are loaded later then have no effect. On a CPU only this makes a model
@@ -93,9 +94,14 @@ def _check(model: nn.Module, images: Tensor) -> None:
 
 
 def _features_at(skip: str, model: nn.Module, images: Tensor) -> Any:
-    with model.backbone.skipping(skip):
-        features = model.backbone(images)
-        return features if getattr(model, 'neck', None) is None else model.neck(features)
+    with adaptive_backbone(model).skipping(skip) as backbone:
+        features, neck = backbone(images), _neck(model)
+        return features if neck is None else neck(features)
+
+
+def _neck(model: nn.Module) -> nn.Module | None:
+    name = beside_backbone(model, 'neck')
+    return model.get_submodule(name) if name else None
 
 
 def _alike(features: Any, expected: Any) -> bool:
@@ -149,11 +155,11 @@ def _chains(model: nn.Module, stem: list[nn.Module]) -> Iterator[list[nn.Module]
     """Yields the modules that become graphs, each with those that run on what it gives."""
     if stem:
         yield stem
-    for part, _ in parts(model.backbone):
+    for part, _ in parts(adaptive_backbone(model)):
         if part not in stem and any(True for _ in part.parameters()):
             yield [part]
-    if getattr(model, 'neck', None) is not None:
-        yield [model.neck]
+    if _neck(model) is not None:
+        yield [_neck(model)]
 
 
 def _chained(first: nn.Module, *rest: nn.Module) -> Callable:

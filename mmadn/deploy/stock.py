@@ -207,17 +207,18 @@ def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
     """The arguments of the stock class, its type among them, and the lines that define it if it is new."""
     stock = stock_class(type(backbone))
     package = stock.__module__.split('.')[0]
+    scope = f'{package}.' if package in MODELS.children else ''  # none of a class of the user's own
     own = set(own_arguments(type(backbone)))
     args = {name: value for name, value in args.items() if name not in own}
     if 'T' not in backbone.skip:
-        return {**args, 'type': f'{package}.{stock.__name__}'}, ''
+        return {**args, 'type': f'{scope}{stock.__name__}'}, ''
     short = shortened(backbone, args)
     if short.arguments is None:
         raise InputError(
             f'no config can say how many blocks a {stock.__name__} has, because it computes that; extract in '
             'memory with mmadn.deploy.extract(model, skip)'
         )
-    args.update(short.arguments, type=f'{package}.{short.name or stock.__name__}')
+    args.update(short.arguments, type=f'{scope}{short.name or stock.__name__}')
     if not short.name:
         return args, ''
     # A name with two underscores is no setting to mmengine, and with an import of more than the standard

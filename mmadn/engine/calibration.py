@@ -98,8 +98,8 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
     images, and all get the statistics of all.
 
     Args:
-        model: A classifier or detector with an adaptive-depth backbone, wrapped for training or not; it
-            is left in its own mode and at its own depth.
+        model: Any model with an adaptive-depth backbone, wrapped for training or not; it is left in its
+            own mode and at its own depth.
         batches: Batches as a data loader gives them, of training images, together at least two.
 
     Returns:
@@ -118,11 +118,11 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
     images, seen = 0, {}
     with _noting(backbone, norms, seen):
         for data in batches:
-            inputs = model.data_preprocessor(data, False)['inputs']
-            images += len(inputs)
-            for skip in calibration_depths(backbone):
-                with backbone.skipping(skip):
-                    backbone(inputs)
+            for inputs in _images(model.data_preprocessor(data, False)['inputs']):
+                images += len(inputs)
+                for skip in calibration_depths(backbone):
+                    with backbone.skipping(skip):
+                        backbone(inputs)
     if not images:
         raise InputError('there are no images to calibrate the norms with: give batches of a data loader')
     found = [(norm, pair, *sums.mean_and_variance()) for (norm, pair), sums in seen.items()]
@@ -139,6 +139,12 @@ def calibrate(model: nn.Module, batches: Iterable) -> int:
         kept[0].copy_(mean)
         kept[1].copy_(variance)
     return images
+
+
+def _images(inputs: Tensor | dict[str, Tensor]) -> list[Tensor]:
+    """Images of shape (N, 3, H, W); a tracker gets clips of them, semi-supervised training several kinds."""
+    several = inputs.values() if isinstance(inputs, dict) else [inputs]
+    return [each.flatten(0, -4) for each in several]
 
 
 def _norms(backbone: AdaptiveDepth) -> list[nn.Module]:

@@ -7,7 +7,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
-from ..depth import adaptive_backbone
+from ..depth import adaptive_backbone, unwrap
+from ..errors import InputError
 from ..registry import LOOPS
 from .shared_prefixes import predicting
 
@@ -81,6 +82,10 @@ class _SubnetLoop:
         skips = [skips] if isinstance(skips, str) and skips != 'all' else skips
         names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips)
         self.evaluator = SubnetEvaluator(self.evaluator, dict.fromkeys(names))
+        if hasattr(unwrap(runner.model), 'tracker') and len(self.evaluator.skips) > 1:
+            raise InputError(
+                f'skips={skips!r}: a tracker remembers the frames before, so test it at one depth at a time'
+            )
 
     @torch.no_grad()
     def run_iter(self, idx, data_batch):

@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..errors import InputError
 
 
 def kl_divergence(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, topk: int | None = None
 ) -> Tensor:
-    """KL(teacher || student) of two sets of logits, averaged over the batch, times temperature^2.
+    """KL(teacher || student) of two sets of logits, averaged over images and pixels, times temperature^2.
 
     Args:
-        student: Logits of shape (N, C).
-        teacher: Logits of shape (N, C). No gradient goes to them.
+        student: Logits of shape (N, C), or of each pixel, (N, C, H, W).
+        teacher: As many of the same shape. No gradient goes to them.
         temperature: Divides both logits.
-        topk: Only this many of the teacher's largest logits of each sample enter, with both sides
+        topk: Only this many of the teacher's largest logits of each image or pixel enter, with both sides
             normalised over them. All enter if it is None or C is not larger (the published training
             takes 500).
 
@@ -26,16 +29,54 @@ def kl_divergence(
     if topk is not None and topk < teacher.shape[1]:
         teacher, index = teacher.topk(topk, dim=1)
         student = student.gather(1, index)
-    return temperature**2 * F.kl_div(
+    divergence = F.kl_div(
         F.log_softmax(student / temperature, dim=1),
         F.log_softmax(teacher / temperature, dim=1),
-        reduction='batchmean',
+        reduction='sum',
         log_target=True,
     )
+    return temperature**2 * (divergence / student[:, 0].numel())
+
+
+def logits_divergence(
+    student: Tensor | Sequence, teacher: Tensor | Sequence, temperature: float = 1.0, topk: int | None = None
+) -> Tensor:
+    """KL of what a head gives, see `kl_divergence`.
+
+    Every pixel counts alike, also one without a label: what the first pass makes of it can be learnt too.
+
+    Args:
+        student: Logits, or several of them of shape (N, C, H, W), as of a head that learns by several maps.
+            What else it gives beside them is passed over. A single channel is the logit of a sigmoid.
+        teacher: As many of the same shapes.
+
+    Returns:
+        A scalar in float32, summed over the maps.
+
+    Raises:
+        ValueError: There are no logits.
+    """
+    students, teachers = _maps(student), _maps(teacher)
+    if not teachers:
+        raise InputError(
+            'a head gives no logits to distil, neither one tensor nor maps of shape (N, C, H, W); give '
+            'logits=False and the names of features'
+        )
+    return sum(kl_divergence(s, t, temperature, topk) for s, t in zip(students, teachers, strict=True))
+
+
+def _maps(output: Tensor | Sequence) -> list[Tensor]:
+    several = not isinstance(output, Tensor)
+    maps = [x for x in output if isinstance(x, Tensor) and x.ndim == 4] if several else [output]
+    # A sigmoid is the softmax of its logit and 0.
+    return [torch.cat([x, torch.zeros_like(x)], 1) if x.shape[1] == 1 else x for x in maps]
 
 
 def feature_divergence(
-    student: Tensor | Sequence, teacher: Tensor | Sequence, temperature: float = 1.0
+    student: Tensor | Sequence,
+    teacher: Tensor | Sequence,
+    temperature: float = 1.0,
+    level: int | None = None,
 ) -> Tensor:
     """KL of features: each is averaged over its positions and softmaxed over its channels.
 
@@ -45,10 +86,13 @@ def feature_divergence(
             map, is passed over.
         teacher: As many of the same shapes. No gradient goes to them.
         temperature: Divides both.
+        level: The index of the one feature that is compared; all are if it is None.
 
     Returns:
         A scalar in float32, summed over the features.
     """
+    if level is not None:
+        student, teacher = student[level], teacher[level]
     return sum(
         kl_divergence(s, t, temperature) for s, t in zip(_pooled(student), _pooled(teacher), strict=True)
     )

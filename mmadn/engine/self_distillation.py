@@ -1,7 +1,8 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from mmengine.dist import broadcast_object_list
 from mmengine.optim import OptimWrapper
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
 from ..errors import InputError
 from ..registry import HOOKS
+from .anatomy import backbone_name, beside_backbone, default_features, logits
 from .foreground import count_foreground, foremost
-from .losses import feature_divergence, kl_divergence
+from .losses import feature_divergence, logits_divergence
 from .teacher import Teacher
 from .train_step_hook import TrainStepHook, record
 from .two_passes import forgetting, local_gradients, own_samples, reaching_all, touch
@@ -21,21 +23,27 @@ from .two_passes import forgetting, local_gradients, own_samples, reaching_all, 
 class Lesson(NamedTuple):
     """What the first pass teaches the second one."""
 
-    outputs: dict[str, Any]  # of the modules that are compared, by their names
-    level: int | None  # the index of the neck's level that is compared, where only one is
+    compared: dict[str, Callable]  # the names of the modules whose outputs are compared, and how
+    outputs: dict[str, list]  # of these and maybe others, by their names, run by run
     taught: Tensor | None  # the logits of an external teacher, of shape (N, C)
 
 
 @HOOKS.register_module()
 class SelfDistillationHook(TrainStepHook):
-    """Trains a stock classifier or detector with an adaptive-depth backbone by self-distillation.
+    """Trains any stock model with an adaptive-depth backbone by self-distillation.
 
     Each iteration is two passes over the same batch and one optimizer step (Algorithm 1). The super-net
     learns from the labels, `alpha * L(super)`; then the base-net learns from the super-net,
     `(1 - alpha) * KL(super || base)`. A classifier's base-net sees no labels and is compared by its
-    logits. A detector's base-net learns from the ground truth too and is compared by the pooled features
-    of the neck, `(1 - alpha) * (L(base) + KL)`. Each pass runs its own backward, so that the peak memory
-    is that of one pass. While training runs, the hook stands in for the model's `train_step`.
+    logits. Every other base-net learns from the ground truth too, `(1 - alpha) * (L(base) + KL)`: a
+    detector's is compared by the pooled features of the neck, or of the backbone if it has no neck, and a
+    segmentor's by the logits of each pixel, or as a detector's where its head gives none. Each pass runs its
+    own backward, so that the peak memory is that of one pass. While training runs, the hook stands in for
+    the model's `train_step`.
+
+    The backbone may be anywhere in the model, see `adaptive_backbone`. In a semi-supervised detector the
+    student is trained, while its teacher stays at its depth. A module that runs several times in a pass, on
+    frames or on labelled and unlabelled images, is compared run by run, and the runs are averaged.
 
     Statistics that a head or a loss keeps from iteration to iteration, such as the thresholds of Dynamic
     R-CNN, follow the first pass alone and serve both. Norms follow every pass that uses them.
@@ -47,16 +55,17 @@ class SelfDistillationHook(TrainStepHook):
         alpha: Weight of the super-net's loss, between 0 and 1.
         temperature: Temperature of the KL terms, above 0.
         topk: Only this many of the teacher's largest logits enter; None takes all.
-        features: Names of the modules whose outputs are distilled, such as
+        features: Names in the model of the modules whose outputs are distilled, such as
             `('backbone.layer3', 'backbone.layer4')`, or `'backbone.stages.3'` in Swin and ConvNeXt and
             `'backbone.layers.11'` in ViT: see `feature_divergence`. By default `('neck',)` in a
-            detector, none in a classifier.
+            detector, `('backbone',)` without a neck, `('detector.neck',)` in a tracker; none where
+            there are logits.
         levels: Which levels of the neck are distilled: 'all', or 'foreground' for the one that holds most
             foreground anchors of the batch (the first, if there are none), by the targets of the
             detector's dense head, `bbox_head` or `rpn_head`.
-        labels: Whether the second pass learns from the labels too. By default in a detector only.
-        logits: Whether the second pass learns from the logits, the output of the module `head`. By default
-            where there is one, as in every classifier.
+        labels: Whether the second pass learns from the labels too. By default, but in a classifier.
+        logits: Whether the second pass learns from the logits, see `logits_divergence`: the output of the
+            module `head`, or of a segmentor's `decode_head`. By default where there are some.
         depths: The depths of the two passes, see `set_skip`. Either may be 'random', drawn anew in each
             iteration among those that the other pass does not have (paper, Table 4). The draws depend on
             the seed of the run and on the iteration: all processes draw the same, and so does a resumed
@@ -116,7 +125,7 @@ class SelfDistillationHook(TrainStepHook):
     def prepare(self, runner: Runner) -> None:
         self.before_train_iter(runner)
         model = unwrap(runner.model)
-        if model.backbone.fixed:
+        if adaptive_backbone(model).fixed:
             raise InputError(
                 'fixed=True freezes what only other depths of the backbone use, and SelfDistillationHook '
                 'trains several depths; remove one of the two from the config'
@@ -140,7 +149,7 @@ class SelfDistillationHook(TrainStepHook):
             optim_wrapper.backward(optim_wrapper.scale_loss(loss_super))
         optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
 
-        with backbone.skipping(self.skips[1]), forgetting(stock), reaching_all(stock):
+        with backbone.skipping(self.skips[1]), forgetting(stock, backbone), reaching_all(stock):
             with optim_wrapper.optim_context(model):
                 losses = self.second_pass(model, data, lesson)
             touch(backbone.idle_parameters())  # before the backward, so that their reduction need not wait
@@ -159,46 +168,46 @@ class SelfDistillationHook(TrainStepHook):
             The weighted loss, what the second pass learns from, and what the heads report for the log.
         """
         stock = unwrap(model)
-        distilled = self._distilled(stock)
-        recorded = {*distilled, 'head'} if self.teacher else distilled
+        recorded = {*self._compared(stock), 'head'} if self.teacher else self._compared(stock)
         with record(stock, recorded) as outputs, self._counting(stock) as counts:
             losses = model._run_forward(data, mode='loss')
         loss, logs = stock.parse_losses(losses)
         taught = None
         if self.teacher:
             taught = self.teacher.logits(data['inputs'])
-            loss = self.teacher.mix(loss, outputs['head'], taught, self.topk)
+            loss = self.teacher.mix(loss, outputs['head'][-1], taught, self.topk)
         level = foremost(counts) if self.levels == 'foreground' else None
-        return self.alpha * loss, Lesson({name: outputs[name] for name in distilled}, level, taught), logs
+        return self.alpha * loss, Lesson(self._compared(stock, level), outputs, taught), logs
 
     def second_pass(self, model: nn.Module, data: dict, lesson: Lesson) -> dict[str, Tensor]:
         """The base-net's pass, which learns from the first one; returns the weighted losses by name."""
         stock = unwrap(model)
         labels = self._labels(stock)
-        recorded = {*lesson.outputs, 'head'} if self.teacher and labels else lesson.outputs
+        recorded = {*lesson.compared, 'head'} if self.teacher and labels else lesson.compared
         with record(stock, recorded) as outputs:
             losses = model._run_forward(data, mode='loss' if labels else 'tensor')
         parts = {}
         if labels:
             loss = stock.parse_losses(losses)[0]
             if self.teacher:
-                loss = self.teacher.mix(loss, outputs['head'], lesson.taught, self.topk)
+                loss = self.teacher.mix(loss, outputs['head'][-1], lesson.taught, self.topk)
             parts['loss_base'] = (1 - self.alpha) * loss
-        if lesson.outputs:
+        if lesson.compared:
             parts['loss_distill'] = (1 - self.alpha) * self.divergence(outputs, lesson)
         return parts
 
-    def divergence(self, outputs: dict[str, Any], lesson: Lesson) -> Tensor:
+    def divergence(self, outputs: dict[str, list], lesson: Lesson) -> Tensor:
         """The sum of all KL terms between the recorded outputs of the second pass and those of the first."""
         terms = []
-        for name, teacher in lesson.outputs.items():
-            student = outputs[name]
-            if name == 'neck' and lesson.level is not None:
-                student, teacher = student[lesson.level], teacher[lesson.level]
-            if name == 'head':
-                terms.append(kl_divergence(student, teacher, self.temperature, self.topk))
-            else:
-                terms.append(feature_divergence(student, teacher, self.temperature))
+        for name, compare in lesson.compared.items():
+            students, teachers = outputs[name], lesson.outputs[name]
+            if not teachers or len(students) != len(teachers):
+                raise InputError(
+                    f'{name!r} runs {len(teachers)} times in the first pass and {len(students)} times in the '
+                    'second, so that its outputs cannot be compared; give other features'
+                )
+            runs = [compare(s, t) for s, t in zip(students, teachers, strict=True)]
+            terms.append(sum(runs) / len(runs))
         return sum(terms)
 
     def _counting(self, model: nn.Module) -> AbstractContextManager:
@@ -206,25 +215,32 @@ class SelfDistillationHook(TrainStepHook):
 
     def _labels(self, model: nn.Module) -> bool:
         """Whether the second pass learns from the labels."""
-        return not hasattr(model, 'head') if self.labels is None else self.labels
+        return not beside_backbone(model, 'head') if self.labels is None else self.labels
 
-    def _distilled(self, model: nn.Module) -> list[str]:
-        """The names of the modules whose outputs are compared."""
-        classifier = hasattr(model, 'head')
-        logits = classifier if self.logits is None else self.logits
-        features = (() if classifier else ('neck',)) if self.features is None else self.features
-        return [*(['head'] if logits else []), *features]
+    def _compared(self, model: nn.Module, level: int | None = None) -> dict[str, Callable]:
+        """The names of the modules whose outputs are compared, and how; of the neck one level, if given."""
+        heads, neck = logits(model), beside_backbone(model, 'neck')
+        features = (() if heads else default_features(model)) if self.features is None else self.features
+        names = [*((heads or ['head']) if self.logits else heads if self.logits is None else []), *features]
+        of_logits = partial(logits_divergence, temperature=self.temperature, topk=self.topk)
+        of_features = partial(feature_divergence, temperature=self.temperature)
+        compared = {name: of_logits if name in heads else of_features for name in names}
+        if level is not None:
+            compared[neck] = partial(of_features, level=level)
+        return compared
 
     def _check_names(self, model: nn.Module) -> None:
-        names = self._distilled(model)
-        if self.levels == 'foreground' and 'neck' not in names:
-            raise InputError(f"levels='foreground' needs 'neck' among the features, which are {names}")
+        names = list(self._compared(model))
+        neck = beside_backbone(model, 'neck') or 'neck'
+        if self.levels == 'foreground' and neck not in names:
+            raise InputError(f"levels='foreground' needs {neck!r} among the features, which are {names}")
         if not (names or self._labels(model)):
             raise InputError('nothing is left for the base-net to learn from: labels, logits or features')
         modules = dict(model.named_modules())
         for name in [*names, 'head'] if self.teacher else names:
             if name not in modules:
-                stages = [f'backbone.{n}' for n, _ in model.backbone.named_children()]
+                backbone = backbone_name(model)
+                stages = [f'{backbone}.{n}' for n, _ in model.get_submodule(backbone).named_children()]
                 raise InputError(
                     f'there is no module {name!r} to distil in {type(model).__name__}; give names '
                     f'from named_modules(), such as {", ".join(stages)}'

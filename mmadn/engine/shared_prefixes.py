@@ -45,11 +45,11 @@ def shared_prefixes(backbone: AdaptiveDepth):
         raise RuntimeError('shared prefixes are for evaluation: call eval() on the model first')
     results = _Results(backbone)
     with ExitStack() as stack:
-        stack.enter_context(_replaced_forward(backbone, results.run_backbone))
+        stack.enter_context(replaced_forward(backbone, results.run_backbone))
         for part, flags in parts(backbone):
-            stack.enter_context(_replaced_forward(part, partial(results.run_part, part, flags)))
+            stack.enter_context(replaced_forward(part, partial(results.run_part, part, flags)))
             for module in _indifferent(part) if flags else ():
-                stack.enter_context(_replaced_forward(module, partial(results.run_indifferent, module)))
+                stack.enter_context(replaced_forward(module, partial(results.run_indifferent, module)))
         yield
 
 
@@ -105,7 +105,8 @@ def _indifferent(part):
 
 
 @contextmanager
-def _replaced_forward(module, forward):
+def replaced_forward(module, forward):
+    """Within the block, a module runs `forward`, whose first argument is what the module ran before."""
     # What runs in place of `forward` in a compiled module.
     name = 'forward' if module._compiled_call_impl is None else '_compiled_call_impl'
     own, original = name in vars(module), getattr(module, name)

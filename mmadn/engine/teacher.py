@@ -120,6 +120,6 @@ class DistillationHook(TrainStepHook):
                 losses = model._run_forward(data, mode='loss')
             loss, logs = stock.parse_losses(losses)
             taught = self.teacher.logits(data['inputs'])
-            logs['loss'] = self.teacher.mix(loss, outputs['head'], taught, self.topk)
+            logs['loss'] = self.teacher.mix(loss, outputs['head'][-1], taught, self.topk)
         optim_wrapper.update_params(logs['loss'])
         return logs

@@ -1,8 +1,9 @@
 """What the hooks share that stand in for a model's `train_step`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -11,7 +12,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..depth import AdaptiveDepth, unwrap
 from ..errors import InputError, NotAdaptiveError
+from .shared_prefixes import replaced_forward
 
 
 class TrainStepHook(Hook):
@@ -59,8 +62,10 @@ class TrainStepHook(Hook):
                 'this kind has replaced already; remove "compile" or the other hook from the config'
             )
         traced = runner.cfg.get('efficient_conv_bn_eval') or ()
-        for module in [traced] if isinstance(traced, str) else traced:
-            if module.split('.')[0] == 'backbone':
+        modules = unwrap(model).named_modules()
+        adaptive = [f'{path}.' for path, module in modules if isinstance(module, AdaptiveDepth)]
+        for path in [traced] if isinstance(traced, str) else traced:
+            if any(f'{path}.'.startswith(each) or each.startswith(f'{path}.') for each in adaptive):
                 raise InputError(
                     f'efficient_conv_bn_eval={traced!r} traces the backbone at one depth, and {name} changes '
                     'the depth; remove it from the config'
@@ -68,13 +73,18 @@ class TrainStepHook(Hook):
 
 
 @contextmanager
-def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict]:
-    """Collects in a dict what the modules of these names return during a `with` block."""
-    outputs = {}
+def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, list]]:
+    """Collects in a dict what the modules of these names return during a `with` block, run by run.
+
+    By their `forward` and not by a hook, because mmseg's heads call that themselves.
+    """
+    outputs = {name: [] for name in names}
+
+    def noting(runs: list, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+        runs.append(forward(*args, **kwargs))
+        return runs[-1]
+
     with ExitStack() as stack:
-        for name in names:
-            handle = model.get_submodule(name).register_forward_hook(
-                lambda module, args, output, name=name: outputs.__setitem__(name, output)
-            )
-            stack.callback(handle.remove)
+        for name, runs in outputs.items():
+            stack.enter_context(replaced_forward(model.get_submodule(name), partial(noting, runs)))
         yield outputs

@@ -8,6 +8,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..datasets.checks import check_data, check_loops, check_weights, innermost, some
@@ -50,8 +51,7 @@ class FrozenNormsCheck(Hook):
     """Stops a training of frozen batch norms into which no weights were loaded."""
 
     def before_train(self, runner: Runner) -> None:
-        model = unwrap(runner.model)
-        backbone = getattr(model, 'backbone', model)
+        backbone = _backbone(unwrap(runner.model))
         backbone.train()
         norms = [norm for norm in backbone.modules() if isinstance(norm, _BatchNorm) and not norm.training]
         if any(not norm.running_mean.any() and (norm.running_var == 1).all() for norm in norms):
@@ -61,6 +61,12 @@ class FrozenNormsCheck(Hook):
                 'model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True '
                 'model.backbone.frozen_stages=-1'
             )
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    """The adaptive backbone of a model, or what else it has; without any, the model."""
+    adaptive = (module for module in model.modules() if isinstance(module, AdaptiveDepth))
+    return next(adaptive, getattr(model, 'backbone', model))
 
 
 def resume(cfg: Config, checkpoint: str) -> None:
@@ -90,7 +96,7 @@ def say(lines: list[str]) -> None:
 def about(runner: Runner) -> list[str]:
     """What is trained on what."""
     model, loop = unwrap(runner.model), runner.train_loop
-    backbone, loader = getattr(model, 'backbone', model), loop.dataloader
+    backbone, loader = _backbone(model), loop.dataloader
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     network = f'{type(model).__name__} on {type(backbone).__name__}, {parameters:.3g} M parameters'
     if isinstance(backbone, AdaptiveDepth):

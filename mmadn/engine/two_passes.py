@@ -64,14 +64,14 @@ def touch(parameters: Iterable[nn.Parameter]) -> None:
 
 
 @contextmanager
-def forgetting(model: nn.Module) -> Iterator[None]:
+def forgetting(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
     """Puts back, after the block, what heads and losses have remembered of it.
 
     Some keep statistics from iteration to iteration: the losses Seesaw, GHM and EQLv2 in buffers, Dynamic
     R-CNN in attributes of its head, its loss and its assigner. All buffers and attributes outside the
     backbone are put back, except those of norms: a norm that both passes share follows both.
     """
-    kept = [(owner, name, owner[name], _copied(owner[name])) for owner, name in _memories(model)]
+    kept = [(owner, name, owner[name], _copied(owner[name])) for owner, name in _memories(model, backbone)]
     try:
         yield
     finally:
@@ -83,11 +83,11 @@ def forgetting(model: nn.Module) -> Iterator[None]:
                 owner[name] = before
 
 
-def _memories(model: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+def _memories(model: nn.Module, backbone: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
     """Yields where heads and losses can keep statistics: a dict and a key in it."""
-    backbone = set(model.backbone.modules())
+    passed_over = set(backbone.modules())
     for module in model.modules():
-        if module in backbone or is_norm(module):
+        if module in passed_over or is_norm(module):
             continue
         yield from ((module._buffers, name) for name in module._buffers)
         for name in vars(module).keys() - _TORCHS_ATTRIBUTES:

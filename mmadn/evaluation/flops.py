@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from math import prod
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..depth import AdaptiveDepth, adaptive_backbone, present_branch
 from ..utils.report import cells
 from .columns import COLUMNS
 
@@ -35,17 +36,17 @@ def complexity(model, inputs) -> dict:
     """What the model costs, at its current depth if it has several.
 
     Args:
-        model (nn.Module): A classifier or detector, in eval mode.
+        model (nn.Module): A classifier, detector or segmentor, in eval mode.
         inputs (Tensor): Preprocessed images of shape (1, 3, H, W).
 
     Returns:
         dict: `gflops`, multiply-adds in 1e9 by mmengine's counter, and `params`, in 1e6, of what is used.
     """
+    model = present_branch(model)
     counter = FlopAnalyzer(model, inputs)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.set_op_handle('aten::scaled_dot_product_attention', _attention_flops)
-    backbone = getattr(unwrap(model), 'backbone', None)
-    idle = backbone.idle_parameters() if isinstance(backbone, AdaptiveDepth) else ()
+    idle = chain.from_iterable(backbone.idle_parameters() for backbone in _adaptive(model))
     if isinstance(model, BaseModel):  # detectors of two stages cut their proposals to the size of the image
         names, shape = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), tuple(inputs.shape[-2:])
         image = BaseDataElement(metainfo={**dict.fromkeys(names, shape), 'scale_factor': (1.0, 1.0)})
@@ -63,6 +64,10 @@ def _attention_flops(inputs, outputs):
     # mmengine passes over the fused operator: queries times keys, and weights times values.
     query, key, value = (get_shape(x) for x in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _adaptive(model):
+    return [module for module in model.modules() if isinstance(module, AdaptiveDepth)]
 
 
 def _size(parameters):
@@ -87,7 +92,7 @@ def measure(cfg: Config, shape=None, skips=None) -> list[dict]:
     """Counts what the network of a config costs.
 
     Args:
-        cfg (Config): Of a classifier of mmpretrain or a detector of mmdet, with an adaptive-depth
+        cfg (Config): Of a classifier, detector or segmentor, with an adaptive-depth
             backbone or without.
         shape (Sequence[int], optional): Channels, height and width of an image; see `default_shape`.
         skips (Sequence[str] | str, optional): Which depths, see `set_skip`; 'all' for all 2^n. By default
@@ -105,7 +110,7 @@ def measure(cfg: Config, shape=None, skips=None) -> list[dict]:
     model = MODELS.build(cfg.model).eval()
     inputs = torch.zeros(1, *(shape or default_shape(cfg)))
     stored = _size(model.parameters()) / 1e6
-    if not isinstance(getattr(model, 'backbone', None), AdaptiveDepth) and skips is None:
+    if not _adaptive(model) and skips is None:
         return [{**complexity(model, inputs), 'stored': stored}]
     backbone = adaptive_backbone(model)
     names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips or ('super', 'base'))

@@ -83,10 +83,16 @@ def _uses_fp16(cfg: Config) -> bool:
 
 
 def is_adaptive(cfg: Config) -> bool:
-    """Whether the backbone of a config's model has an adaptive depth."""
+    """Whether the model of a config has a backbone with adaptive depth."""
     init_default_scope(cfg.get('default_scope'))
     with MODELS.switch_scope_and_registry(None) as registry:
-        return issubclass(registry.get(cfg.model.backbone.type), AdaptiveDepth)
+        return any(issubclass(registry.get(each.type), AdaptiveDepth) for each in _backbones(cfg.model))
+
+
+def _backbones(cfg):
+    for key, value in cfg.items():
+        if isinstance(value, dict):
+            yield from [value] if key == 'backbone' else _backbones(value)
 
 
 def _at(model, skip):

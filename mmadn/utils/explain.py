@@ -56,6 +56,7 @@ def _types(error: BaseException) -> set[str]:
     registry, names = _innermost(error).f_locals.get('registry'), set()
     while registry is not None:
         names |= registry.module_dict.keys()
+        names |= {f'mmadn.ADN{name}' for each in registry.children.values() for name in each.module_dict}
         names |= {f'{scope}.{name}' for scope, each in registry.children.items() for name in each.module_dict}
         registry = registry.parent
     return names

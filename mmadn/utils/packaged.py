@@ -1,5 +1,6 @@
 """The configs that come with the package, by name."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
@@ -31,3 +32,5 @@ def resolve_packaged_bases() -> None:
 
     Config._get_cfg_path = staticmethod(find)
     MODULE2PACKAGE['mmadn'] = 'mmadn'  # for mmengine.hub
+    if find_spec('mmseg'):  # mmengine asks for a distribution mmsegmentation, which may have another name
+        MODULE2PACKAGE['mmseg'] = 'mmseg'

@@ -11,8 +11,8 @@ OPTIONAL = 'Could not import OneDL'  # how the OneDL line begins to print of its
 
 
 def import_quietly(library: str | None) -> None:
-    """Imports data sets and metrics of mmpretrain or mmdet, the default scope of a config."""
-    if library not in ('mmdet', 'mmpretrain') or find_spec(library) is None:
+    """Imports data sets and metrics of a library, the default scope of a config."""
+    if library not in ('mmdet', 'mmpretrain', 'mmrotate', 'mmseg') or find_spec(library) is None:
         return
     with redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.* is not installed', UserWarning)

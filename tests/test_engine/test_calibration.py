@@ -189,6 +189,21 @@ def test_a_transformer_has_nothing_to_calibrate():
     assert calibrate(model, iter([])) == 0
 
 
+@pytest.mark.parametrize('kind', ['clips', 'several'])
+def test_a_tracker_and_a_semi_supervised_detector_get_images_too(kind, monkeypatch):
+    model, expected = toy.build(), toy.build()
+    calibrate(expected, batches())
+    preprocess = model.data_preprocessor.forward
+
+    def arranged(data, training):
+        images = preprocess(data, training)['inputs']
+        return {'inputs': images.unflatten(0, (4, 2)) if kind == 'clips' else {'sup': images}}
+
+    monkeypatch.setattr(model.data_preprocessor, 'forward', arranged)
+    assert calibrate(model, batches()) == 16
+    assert all(map(torch.equal, model.state_dict().values(), expected.state_dict().values()))
+
+
 def test_no_images_are_refused(model):
     with pytest.raises(ValueError, match='there are no images to calibrate'):
         calibrate(model, [])

@@ -2,19 +2,24 @@
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import detectors
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from detectors import DETECTORS
 from mmcv.cnn import is_norm
-from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmdet.models import SemiBaseDetector
+from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from toy import Gradients
 
-from mmadn import SelfDistillationHook
+from mmadn import SelfDistillationHook, adaptive_backbone
+from mmadn.engine.losses import feature_divergence
 
 
 @pytest.fixture(autouse=True)
@@ -22,30 +27,29 @@ def _scope():
     init_default_scope('mmdet')
 
 
-class Gradients(OptimWrapper):
-    """Keeps the gradients in place of a step."""
-
-    def __init__(self, model):
-        super().__init__(torch.optim.SGD(model.parameters(), lr=0.1))
-        self.model = model
-
-    def step(self, **kwargs):
-        self.kept = {
-            name: None if p.grad is None else p.grad.clone() for name, p in self.model.named_parameters()
-        }
-
-
-def build(name, **changes):
-    """A detector of `detectors`, or Fast R-CNN; `changes` replaces parts of the config, by their paths."""
-    cfg = detectors.config('faster_rcnn' if name == 'fast_rcnn' else name).model
-    if name == 'fast_rcnn':
+def config(name, **changes):
+    """Of a detector of `detectors`, of Fast R-CNN, or of one without a neck; `changes` replaces parts."""
+    cfg = detectors.config(name if name in DETECTORS else 'faster_rcnn').model
+    if name.startswith('fast_rcnn'):
         cfg.type = 'FastRCNN'
         del cfg.rpn_head, cfg.train_cfg.rpn, cfg.train_cfg.rpn_proposal, cfg.test_cfg.rpn
+    if name.endswith('dc5'):
+        del cfg.neck
+        cfg.backbone.update(out_indices=(3,), strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
+        cfg.roi_head.bbox_roi_extractor.update(featmap_strides=[16], out_channels=128)
+        cfg.roi_head.bbox_head.in_channels = 128
+        if 'rpn_head' in cfg:
+            cfg.rpn_head.update(in_channels=128)
+            cfg.rpn_head.anchor_generator.strides = [16]
     for path, value in changes.items():
         *parents, key = path.split('.')
         functools.reduce(getattr, parents, cfg)[key] = value
+    return cfg
+
+
+def build(name, **changes):
     torch.manual_seed(0)
-    model = MODELS.build(cfg)
+    model = MODELS.build(config(name, **changes))
     model.init_weights()
     return model.train()
 
@@ -53,7 +57,7 @@ def build(name, **changes):
 def batch(name='', seed=0):
     """A batch of `detectors`, for Fast R-CNN with proposals: the objects moved, and boxes without any."""
     data = detectors.batch(seed=seed)
-    if name == 'fast_rcnn':
+    if name.startswith('fast_rcnn'):
         for sample in data['data_samples']:
             corner = torch.arange(0.0, 48.0, 4.0)[:, None].repeat(1, 2)
             boxes = [sample.gt_instances.bboxes + 2, torch.cat([corner, corner + 12], 1)]
@@ -64,7 +68,8 @@ def batch(name='', seed=0):
 def by_hand(model, data, neck=True, level=None, labels=True):
     """The losses and gradients of one iteration, written out from the paper's COCO runs."""
     seen = []
-    handle = model.neck.register_forward_hook(lambda m, args, out: seen.append(out))
+    compared = model.neck if model.with_neck else model.backbone
+    handle = compared.register_forward_hook(lambda m, args, out: seen.append(out))
     data = model.data_preprocessor(data, True)
     model.backbone.set_skip('super')
     loss_super = 0.5 * model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0]
@@ -82,7 +87,7 @@ def by_hand(model, data, neck=True, level=None, labels=True):
 
 
 @pytest.mark.parametrize('arguments', [{}, dict(features=())], ids=['KL', 'no KL'])
-@pytest.mark.parametrize('name', [*DETECTORS, 'fast_rcnn'])
+@pytest.mark.parametrize('name', [*DETECTORS, 'fast_rcnn', 'dc5', 'fast_rcnn_dc5'])
 def test_an_iteration_is_the_papers(name, arguments):
     """Fast R-CNN takes the boxes out of the proposals in the batch."""
     model, expected = (build(name) for _ in range(2))
@@ -190,6 +195,101 @@ def test_statistics_of_losses_follow_the_first_pass(name):
         for key in wanted:
             assert torch.equal(found[key], wanted[key]), (i, key)
     assert any(not torch.equal(start[key], found[key]) for key in start)  # there are some
+
+
+class Tracker(BaseModel):
+    """A model around a detector, whose parts have other names in it."""
+
+    def __init__(self, detector):
+        super().__init__(data_preprocessor=detector.data_preprocessor)
+        self.detector = detector
+
+    def forward(self, *args, **kwargs):
+        return self.detector(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    'name, changes, arguments',
+    [
+        ('retinanet', {}, dict(levels='foreground')),
+        ('fast_rcnn_dc5', {}, {}),
+        ('dc5', STATISTICS['Dynamic R-CNN'][1], {}),
+        (*STATISTICS['GHM'], dict(features=['neck'])),
+    ],
+    ids=['foreground', 'batch', 'dynamic', 'GHM'],
+)
+def test_a_detector_inside_a_model_trains_as_by_itself(name, changes, arguments):
+    """Without a neck, too; both passes get the whole batch, and what heads remember follows the first."""
+    model, alone = (build(name, **changes) for _ in range(2))
+    wrapper, expected = Gradients(Tracker(model)), Gradients(alone)
+    inside = {k: [f'detector.{n}' for n in v] if k == 'features' else v for k, v in arguments.items()}
+    for i in range(2):
+        torch.manual_seed(i)
+        logs = SelfDistillationHook(**inside).train_step(wrapper.model, batch(name, seed=i), wrapper)
+        torch.manual_seed(i)
+        wanted = SelfDistillationHook(**arguments).train_step(alone, batch(name, seed=i), expected)
+    assert logs == wanted and logs['loss_distill'] > 0
+    for key, gradient in expected.kept.items():
+        assert torch.equal(wrapper.kept[f'detector.{key}'], gradient), key
+    found, wanted = statistics(model), statistics(alone)
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted) and (wanted or not changes)
+
+
+def test_the_student_learns_and_the_teacher_stays_at_its_depth():
+    """Semi-supervised: a hand-written iteration on labelled images and on pseudo labels of the teacher."""
+    detector = config('faster_rcnn')
+    detector.test_cfg.rcnn.score_thr = 0.0  # an untrained teacher is sure of nothing
+
+    def make():
+        torch.manual_seed(0)
+        model = SemiBaseDetector(
+            detector,
+            semi_train_cfg=ConfigDict(cls_pseudo_thr=0.0),
+            semi_test_cfg=ConfigDict(predict_on='teacher'),
+            data_preprocessor=dict(
+                type='MultiBranchDataPreprocessor', data_preprocessor=detector.data_preprocessor
+            ),
+        )
+        model.teacher.load_state_dict(model.student.state_dict())
+        return model.train()
+
+    def data():
+        kinds = {kind: detectors.batch(1, seed=i) for i, kind in enumerate(['sup', 'unsup_teacher'])}
+        kinds['unsup_student'] = copy.deepcopy(kinds['unsup_teacher'])
+        for kind in kinds.values():
+            kind['data_samples'][0].set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+        return {
+            key: {kind: values[key] for kind, values in kinds.items()} for key in ('inputs', 'data_samples')
+        }
+
+    model, expected = make(), make()
+    wrapper, depths = Gradients(model), []
+    model.teacher.backbone.register_forward_hook(lambda m, args, out: depths.append(m.skip))
+    SelfDistillationHook(levels='foreground').prepare(SimpleNamespace(model=model, iter=0))
+    torch.manual_seed(1)
+    logs = SelfDistillationHook().train_step(model, data(), wrapper)
+    assert depths == ['FFFF', 'FFFF'] and adaptive_backbone(model) is model.student.backbone
+
+    seen, losses = [], []
+    expected.student.neck.register_forward_hook(lambda m, args, out: seen.append(out))
+    torch.manual_seed(1)
+    for skip in ('super', 'base'):
+        expected.student.backbone.set_skip(skip)
+        inputs = expected.data_preprocessor(data(), True)
+        parts = expected(**inputs, mode='loss')
+        assert parts['unsup_loss_bbox'] > 0
+        losses.append(0.5 * expected.parse_losses(parts)[0])
+        if skip == 'super':
+            losses[0].backward()
+    kl = sum(feature_divergence(seen[i + 2], seen[i]) for i in range(2)) / 2  # labelled and unlabelled
+    (losses[1] + 0.5 * kl).backward()
+    found = [logs[f'loss_{name}'].item() for name in ('super', 'base', 'distill')]
+    assert found == pytest.approx([losses[0].item(), losses[1].item(), 0.5 * kl.item()], rel=1e-5)
+    for key, p in expected.named_parameters():
+        assert (p.grad is None) == key.startswith('teacher.') == (wrapper.kept[key] is None), key
+        if p.grad is not None:
+            assert torch.allclose(wrapper.kept[key], p.grad, rtol=1e-4, atol=1e-6), key
+    assert adaptive_backbone(model.eval()) is model.teacher.backbone  # which predicts
 
 
 @pytest.mark.parametrize('levels', ['all', 'foreground'])

@@ -106,6 +106,19 @@ def test_bad_settings_stop_before_the_data(tmp_path):
         toy.runner(tmp_path, model=stock, experiment_name='stock').test()
 
 
+def test_a_tracker_is_tested_at_one_depth_at_a_time(tmp_path):
+    """What it remembers of a frame at one depth would be looked up at the next one."""
+    runner = toy.runner(tmp_path)
+    runner.model.tracker = object()
+    with pytest.raises(ValueError, match='remembers the frames before, so test it at one depth at a time'):
+        runner.test()
+    runner = toy.runner(
+        tmp_path, test_cfg=dict(type='mmadn.SubnetTestLoop', skips='TTTT'), experiment_name='one'
+    )
+    runner.model.tracker = object()
+    assert list(runner.test()) == ['TTTT/accuracy/top1']
+
+
 def test_a_metric_added_as_the_stock_tools_do_writes_a_file_for_each_depth(tmp_path):
     """OpenMMLab's `tools/test.py --out` appends DumpResults to `runner.test_evaluator.metrics`."""
     test_cfg = dict(type='mmadn.SubnetTestLoop', skips=['FFFF', 'TTFF', 'TTTT'])

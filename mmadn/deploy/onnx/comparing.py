@@ -20,7 +20,7 @@ def at_depth(model: nn.Module, skip: str | None) -> AbstractContextManager:
 
 
 def runner(path: Path, adaptive: bool) -> Callable:
-    """A function of a depth and of inputs by their names, which gives the outputs of a file by their names."""
+    """A function of a depth and of named inputs, which gives the outputs of a file by their names."""
     session = open_session(path)
     names = [value.name for value in session.get_outputs()]
 
@@ -35,7 +35,11 @@ def runner(path: Path, adaptive: bool) -> Callable:
 def compare_outputs(
     model: nn.Module, path: Path, shape: Sequence[int], skips: list[str | None], dynamic: bool, adaptive: bool
 ) -> list[dict]:
-    """Runs a file of logits or feature maps beside torch at each depth; raises RuntimeError if they differ."""
+    """Runs a file of logits or feature maps beside torch at each depth.
+
+    Raises:
+        RuntimeError: They differ by more than rounding.
+    """
     run = runner(path, adaptive)
     sizes = [(1, *shape)]
     larger = (3, shape[0], shape[1] + 32, shape[2] + 64)

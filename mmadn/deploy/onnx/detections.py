@@ -22,6 +22,7 @@ from .tracing import example_images, outputs_of
 CORNERS, SCORES = 0.01, 1e-4  # by which the corners, in pixels, and the score of a detection may differ
 MISSING = 0.01  # of the detections may have no counterpart, as rounding can decide what suppresses what
 MASKS = 1e-4  # of the pixels of masks may differ
+TIE = 1e-6  # of scores: the last ones of a full list may be others with the same score
 WANTED = 10  # detections in a comparison
 NOTHING = 1.0  # a threshold that no score passes
 
@@ -29,7 +30,7 @@ NOTHING = 1.0  # a threshold that no score passes
 def compare_detections(
     model: nn.Module, path: Path, shape: Sequence[int], skips: list[str | None], dynamic: bool, adaptive: bool
 ) -> list[dict]:
-    """Runs a file beside mmdet at each depth, and at the first and last in more ways, see `_examples`.
+    """Runs a file beside mmdet at each depth, and at the first and last in more ways.
 
     Returns:
         For each depth `skip`, how many `detections` were compared, how many are `missing` in the file or in
@@ -57,44 +58,44 @@ def compare_detections(
 def _examples(
     model: nn.Module, shape: Sequence[int], thorough: bool, dynamic: bool, where: str
 ) -> Iterator[tuple[dict[str, np.ndarray], list[InstanceData]]]:
-    """Inputs of a file and what mmdet detects in them.
+    """Inputs of a file, and what mmdet detects in them.
 
-    There is one image, of half the size where that is free. If `thorough`, two of the whole size follow, of which
-    one is padded; with the threshold of the settings, which is not given, and with one that nothing passes, too.
+    There is one image, of half the size where that is free. If `thorough`, there are also the threshold of
+    the settings, which is not given, one that nothing passes, and two images of the whole size, one padded.
     """
     channels, height, width = shape
     usual = last_head(model).test_cfg.get('score_thr')
-    half = (1, channels, (height + 1) // 2, (width + 1) // 2) if dynamic else (1, *shape)
-    for size in (half, (2, *shape)) if thorough else (half,):
+    half = (1, channels, -(-height // 2), -(-width // 2)) if dynamic else (1, *shape)
+    for number, size in enumerate([half, (2, *shape)] if thorough else [half]):
         images = example_images(model, *size)
         features = list(outputs_of(model, images).values())
         for feature in features:
             check_finite(feature.numpy(force=True), where)
-        sizes = [(side * size[2] // 4, side * size[3] // 4) for side in (4, 3)[: len(images)]]
+        sizes = [(side * size[2] // 4, side * size[3] // 4) for side in (4, 3)[: size[0]]]
         inputs = {'images': images.numpy(force=True), 'sizes': np.array(sizes)}
 
         def detect(score_thr: float | None) -> list[InstanceData]:
             return predict(model, features, sizes, size[2:], score_thr)  # noqa: B023
 
-        if usual is None:
-            yield inputs, detect(None)
-            continue
         threshold, found = _lowered(usual, detect)
-        yield {**inputs, 'score_thr': np.array(threshold, np.float32)}, found
-        if thorough:
+        yield inputs if threshold == usual else _with(inputs, threshold), found
+        if thorough and number == 0 and usual is not None:
             yield inputs, detect(usual)
-            yield {**inputs, 'score_thr': np.array(NOTHING, np.float32)}, detect(NOTHING)
+            yield _with(inputs, NOTHING), detect(NOTHING)
+
+
+def _with(inputs: dict[str, np.ndarray], score_thr: float) -> dict[str, np.ndarray]:
+    return {**inputs, 'score_thr': np.array(score_thr, np.float32)}
 
 
 def _lowered(
-    threshold: float, detect: Callable[[float], list[InstanceData]]
-) -> tuple[float, list[InstanceData]]:
+    score_thr: float | None, detect: Callable[[float | None], list[InstanceData]]
+) -> tuple[float | None, list[InstanceData]]:
     """A threshold at which there is enough to compare, and what is detected with it."""
-    while True:
-        found = detect(threshold)
-        if sum(map(len, found)) >= WANTED or threshold < 1e-9:
-            return threshold, found
-        threshold /= 4
+    found = detect(score_thr)
+    if score_thr is None or sum(map(len, found)) >= WANTED or score_thr < 1e-9:
+        return score_thr, found
+    return _lowered(score_thr / 4, detect)
 
 
 @dataclass
@@ -115,44 +116,39 @@ class _Compared:
 
     def add(self, expected: InstanceData, found: dict[str, np.ndarray], size: Sequence[int]) -> None:
         """Compares the detections of an image."""
-        there = found['labels'] >= 0
-        dets, labels = found['dets'][there], found['labels'][there]
-        boxes, scores = (expected[name].numpy(force=True) for name in ('bboxes', 'scores'))
-        corners = np.abs(boxes[:, None] - dets[:, :4]).max(2, initial=0)
-        score = np.abs(scores[:, None] - dets[:, 4])
-        distance = np.maximum(corners / CORNERS, score / SCORES)
-        distance[expected.labels.numpy(force=True)[:, None] != labels] = np.inf
-        distance = np.where(
-            distance <= 1, distance, 10.0
-        )  # of what does not agree, no pair is better than another
-        rows, columns = linear_sum_assignment(distance)
-        agree = distance[rows, columns] <= 1
-        rows, columns = rows[agree], columns[agree]
-        self.detections += len(scores)
-        self.missing += len(scores) + len(dets) - 2 * len(rows)
-        self.corners = max(self.corners, corners[rows, columns].max(initial=0))
-        self.score = max(self.score, score[rows, columns].max(initial=0))
+        full = (found['labels'] >= 0).all()
+        found = {name: values[found['labels'] >= 0] for name, values in found.items()}
+        boxes, scores, labels = (expected[n].numpy(force=True) for n in ('bboxes', 'scores', 'labels'))
+        corners = np.abs(boxes[:, None] - found['dets'][:, :4]).max(2, initial=0)
+        score = np.abs(scores[:, None] - found['dets'][:, 4])
+        agree = (corners <= CORNERS) & (score <= SCORES) & (labels[:, None] == found['labels'])
+        rows, columns = linear_sum_assignment(agree, maximize=True)
+        pairs = rows, columns = rows[agree[rows, columns]], columns[agree[rows, columns]]
+        alone = np.concatenate([np.delete(scores, rows), np.delete(found['dets'][:, 4], columns)])
+        self.detections += len(rows)
+        self.missing += int((alone > scores.min() + TIE).sum() if full and len(scores) else len(alone))
+        self.corners = max(self.corners, float(corners[pairs].max(initial=0)))
+        self.score = max(self.score, float(score[pairs].max(initial=0)))
         if 'masks' in found:
-            masks = paste_masks(found['masks'][there][columns], dets[columns, :4], *size, self.mask_thr)
+            masks = paste_masks(found['masks'][columns], found['dets'][columns, :4], *size, self.mask_thr)
             self.pixels += masks.size
-            self.wrong += np.sum(masks != expected.masks.numpy(force=True)[rows])
+            self.wrong += int((masks != expected.masks.numpy(force=True)[rows]).sum())
 
     def check(self, where: str) -> None:
-        if not self.detections:
-            raise FailedError(
-                f'mmdet detects nothing{where}, with which a file could be compared; none was written'
-            )
+        """Raises RuntimeError where too much differs."""
+        if not self.detections + self.missing:
+            raise FailedError(f'mmdet detects nothing{where} even at scores near 0, so no file was compared')
         if self.missing > MISSING * self.detections:
             raise FailedError(
-                f'the file would detect something else than mmdet{where}: of {self.detections} detections '
-                f'{self.missing} are in one of both alone; it was not written'
+                f'the file would detect something else than mmdet{where}: {self.detections} detections agree '
+                f'and {self.missing} are in one of both alone; it was not written'
             )
         if self.wrong > MASKS * self.pixels:
             raise FailedError(
-                f'the masks of the file would differ from those of mmdet{where} in {self.wrong} of '
-                f'{self.pixels} pixels; it was not written'
+                f'masks of the file would differ from those of mmdet{where} in {self.wrong} of {self.pixels} '
+                'pixels; it was not written'
             )
 
     def row(self) -> dict:
-        numbers = {name: getattr(self, name) for name in ('detections', 'missing', 'corners', 'score')}
-        return numbers | ({'pixels': self.wrong / self.pixels} if self.pixels else {})
+        row = {name: getattr(self, name) for name in ('detections', 'missing', 'corners', 'score')}
+        return row | ({'pixels': self.wrong / self.pixels} if self.pixels else {})

@@ -1,8 +1,8 @@
 """Makes mmdet's own prediction traceable, so that whole detectors can be exported.
 
 Where mmdet's tensors get shorter, those of a trace keep their length: what is filtered out has a score of
--inf or NaN, and what is missing is -1. So no number of boxes depends on what is in an image, and mmdet's code,
-with the few functions that are replaced here, is traced for one image as it is.
+-inf or NaN, and what is missing is -1. So no number of boxes depends on what is in an image, and mmdet's
+code is traced, for one image, as it is but for the few functions that are replaced here.
 """
 
 import copy
@@ -24,48 +24,45 @@ from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
 from onnxscript import opset18 as op
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 NOTHING = -float('inf')  # the score of what is filtered out
+_stock_items, _stock_boxes_by_feat = InstanceData.__getitem__, BBoxHead.predict_by_feat
 
-# Two operators that ONNX has and torch has not; nothing but a trace calls them.
-torch.library.define('mmadn::nms', '(Tensor boxes, Tensor scores, float iou_threshold, int most) -> Tensor')
+# Two operators that ONNX has and torch has not. Nothing but a trace calls them.
+torch.library.define('mmadn::nms', '(Tensor boxes, Tensor scores, float iou, int most) -> Tensor')
 torch.library.define(
     'mmadn::roi_align',
-    '(Tensor features, Tensor boxes, int height, int width, float scale, int samples, bool aligned) -> Tensor',
+    '(Tensor level, Tensor boxes, int height, int width, float scale, int samples, bool aligned) -> Tensor',
 )
 
 
 @torch.library.register_fake('mmadn::nms')
-def _(boxes, scores, iou_threshold, most):
+def _(boxes, scores, iou, most):
     return boxes.new_empty(most, dtype=torch.int64)
 
 
 @torch.library.register_fake('mmadn::roi_align')
-def _(features, boxes, height, width, scale, samples, aligned):
-    return features.new_empty(boxes.shape[0], features.shape[1], height, width)
+def _(level, boxes, height, width, scale, samples, aligned):
+    return level.new_empty(boxes.shape[0], level.shape[1], height, width)
 
 
-def _nms_in_onnx(boxes, scores, iou_threshold: float, most: int):
+def _nms_in_onnx(boxes, scores, iou: float, most: int):
     """The indices of those kept, the best first, and -1 up to `most`."""
-    kept = op.NonMaxSuppression(
-        op.Reshape(boxes, op.Constant(value_ints=[1, -1, 4])),  # OpenVINO has to see that there are four
-        op.Unsqueeze(scores, [0, 1]),
-        op.Constant(value_ints=[most]),
-        op.Constant(value_floats=[iou_threshold]),
-        op.Constant(value_floats=[-1.0]),
-    )
+    boxes = op.Reshape(boxes, op.Constant(value_ints=[1, -1, 4]))  # OpenVINO has to see that there are four
+    limits = op.Constant(value_ints=[most]), op.Constant(value_floats=[iou]), op.Constant(value_floats=[-1.0])
+    kept = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [0, 1]), *limits)
     kept = op.Squeeze(op.Slice(kept, [2], [3], [1]), [1])
     missing = op.Sub(op.Constant(value_ints=[most]), op.Shape(kept))
     return op.Pad(kept, op.Concat(op.Constant(value_ints=[0]), missing, axis=0), op.Constant(value_int=-1))
 
 
-def _roi_align_in_onnx(features, boxes, height: int, width: int, scale: float, samples: int, aligned: bool):
+def _roi_align_in_onnx(level, boxes, height: int, width: int, scale: float, samples: int, aligned: bool):
     boxes = op.Reshape(boxes, op.Constant(value_ints=[-1, 4]))  # as above
     return op.RoiAlign(
-        features,
+        level,
         boxes,
-        op.Expand(op.Constant(value_int=0), op.Shape(boxes, start=0, end=1)),
-        mode='avg',
+        op.Expand(op.Constant(value_int=0), op.Shape(boxes, start=0, end=1)),  # all of one image
         output_height=height,
         output_width=width,
         spatial_scale=scale,
@@ -92,13 +89,7 @@ def _filter(scores: Tensor, score_thr: float | Tensor, topk: int, results=None) 
     flat = torch.where(scores > score_thr, scores, NOTHING).reshape(-1)
     flat, index = flat.topk(torch.sym_min(topk, flat.shape[0]) if topk > 0 else flat.shape[0])
     rows, labels = index // classes, index % classes
-    if isinstance(results, dict):
-        results = {name: values[rows] for name, values in results.items()}
-    elif isinstance(results, list):
-        results = [values[rows] for values in results]
-    elif results is not None:
-        results = results[rows]
-    return flat, labels, rows, results
+    return flat, labels, rows, tree_map(lambda values: values[rows], results)
 
 
 def _batched_nms(
@@ -118,25 +109,14 @@ def _batched_nms(
 
 
 def _multiclass_nms(
-    multi_bboxes: Tensor,
-    multi_scores: Tensor,
-    score_thr: float | Tensor,
-    nms_cfg: dict,
-    max_num: int = -1,
-    score_factors: Tensor | None = None,
-    return_inds: bool = False,
-    box_dim: int = 4,
-) -> tuple[Tensor, ...]:
-    number, classes = multi_scores.shape[0], multi_scores.shape[1] - 1
-    boxes = multi_bboxes.view(number, -1, box_dim).expand(-1, classes, box_dim).reshape(-1, box_dim)
-    scores = multi_scores[:, :-1]
-    labels = torch.arange(classes, device=scores.device).expand_as(scores).reshape(-1)
-    passed = scores > score_thr
-    if score_factors is not None:
-        scores = scores * score_factors[:, None]
-    scores = torch.where(passed, scores, NOTHING).reshape(-1)
+    boxes: Tensor, scores: Tensor, score_thr: float | Tensor, nms_cfg: dict, max_num: int, box_dim: int = 4
+) -> tuple[Tensor, Tensor]:
+    number, classes = scores.shape[0], scores.shape[1] - 1
+    boxes = boxes.view(number, -1, box_dim).expand(-1, classes, box_dim).reshape(-1, box_dim)
+    labels = torch.arange(classes, device=scores.device).repeat(number)
+    scores = torch.where(scores > score_thr, scores, NOTHING)[:, :-1].reshape(-1)
     dets, kept = _batched_nms(boxes, scores, labels, dict(nms_cfg, max_num=max_num))
-    return (dets, _take(labels, kept), kept)[: 2 + return_inds]
+    return dets, _take(labels, kept)
 
 
 def _to_rois(bbox_list: Sequence[Tensor]) -> Tensor:
@@ -146,9 +126,9 @@ def _to_rois(bbox_list: Sequence[Tensor]) -> Tensor:
     return torch.cat([torch.where(missing, -1, rois[:, :1]), rois[:, 1:]], 1)
 
 
-def _items(self: InstanceData, item: object, stock: Callable = InstanceData.__getitem__) -> InstanceData:
+def _items(self: InstanceData, item: object) -> InstanceData:
     if not isinstance(item, Tensor) or item.dtype != torch.int64:
-        return stock(self, item)
+        return _stock_items(self, item)
     taken = InstanceData()
     for name, values in self.items():
         taken[name] = _take(values, item)
@@ -164,7 +144,7 @@ def _extract(
         rois = self.roi_rescale(rois, roi_scale_factor)
     parts = [
         layer(feature, rois[(levels == level).nonzero()[:, 0]])
-        for level, (layer, feature) in enumerate(zip(self.roi_layers, feats))
+        for level, (layer, feature) in enumerate(zip(self.roi_layers, feats, strict=True))
     ]
     number = torch.arange(levels.shape[0], device=levels.device)
     order = (levels * levels.shape[0] + number).argsort()  # in which the parts are
@@ -177,43 +157,28 @@ def _roi_align(self: RoIAlign, features: Tensor, rois: Tensor) -> Tensor:
     )
 
 
-def _rpn_boxes(
-    self: RPNHead,
-    cls_score_list: list[Tensor],
-    bbox_pred_list: list[Tensor],
-    score_factor_list: list,
-    mlvl_priors: list[Tensor],
-    img_meta: dict,
-    cfg: dict | None,
-    rescale: bool = False,
-    with_nms: bool = True,
-) -> InstanceData:
+def _rpn_boxes(self: RPNHead, img_meta: dict, cfg: dict | None, **kwargs) -> InstanceData:
     """The best of each level; mmdet's own asks for their number, which would fix that of the trace."""
     cfg = cfg or self.test_cfg
     levels = []
-    for level, (scores, deltas, priors) in enumerate(zip(cls_score_list, bbox_pred_list, mlvl_priors)):
+    maps = zip(*(kwargs[name] for name in ('cls_score_list', 'bbox_pred_list', 'mlvl_priors')), strict=True)
+    for level, (scores, deltas, priors) in enumerate(maps):
         scores = scores.permute(1, 2, 0).reshape(-1, self.cls_out_channels)
         scores = scores.sigmoid() if self.use_sigmoid_cls else scores.softmax(-1)[:, :-1]
         deltas = deltas.permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
         scores, labels, _, (deltas, priors) = _filter(scores, -1, cfg.get('nms_pre', -1), [deltas, priors])
         levels.append((scores, deltas, priors, torch.full_like(labels, level)))
-    scores, deltas, priors, numbers = map(torch.cat, zip(*levels))
+    scores, deltas, priors, numbers = map(torch.cat, zip(*levels, strict=True))
     boxes = self.bbox_coder.decode(priors, deltas, max_shape=img_meta['img_shape'])
     results = InstanceData(bboxes=boxes, scores=scores, level_ids=numbers)
-    return self._bbox_post_process(results=results, cfg=cfg, rescale=rescale, img_meta=img_meta)
+    return self._bbox_post_process(results=results, cfg=cfg, img_meta=img_meta)
 
 
-def _boxes_by_feat(
-    self: BBoxHead,
-    rois: Sequence[Tensor],
-    cls_scores: Sequence[Tensor],
-    *args,
-    stock=BBoxHead.predict_by_feat,
-    **kwargs,
-) -> list[InstanceData]:
+def _boxes_by_feat(self: BBoxHead, rois: Sequence[Tensor], cls_scores: Sequence[Tensor], **kwargs) -> list:
     """No class for proposals that are missing: what is not a number passes no threshold."""
-    cls_scores = [torch.where(roi[:, :1] >= 0, score, float('nan')) for roi, score in zip(rois, cls_scores)]
-    return stock(self, rois, cls_scores, *args, **kwargs)
+    pairs = zip(rois, cls_scores, strict=True)
+    cls_scores = [torch.where(roi[:, :1] >= 0, scores, float('nan')) for roi, scores in pairs]
+    return _stock_boxes_by_feat(self, rois=rois, cls_scores=cls_scores, **kwargs)
 
 
 def _mask_probabilities(
@@ -306,7 +271,7 @@ def predict(
         score_thr: Replaces that of the settings, if they have any.
     """
     samples = [DetDataSample() for _ in sizes]
-    for sample, size in zip(samples, sizes):
+    for sample, size in zip(samples, sizes, strict=True):
         meta = dict(img_shape=size, ori_shape=size, pad_shape=padded, batch_input_shape=padded)
         for name, value in dict(meta, scale_factor=(1.0, 1.0)).items():
             sample.set_field(value, name, field_type='metainfo')  # the constructor would copy sizes, too

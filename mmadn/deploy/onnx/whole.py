@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import onnx_ir
 import torch
 from mmcv.ops import MultiScaleDeformableAttention, RoIAlign
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from onnx.compose import add_prefix_graph
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -38,7 +38,7 @@ def check_detector(model: nn.Module) -> None:
             continue
         operator = type(module).__module__.startswith('mmcv.ops.')
         if operator and not isinstance(module, MultiScaleDeformableAttention):
-            raise InputError(f'{name} has {module}, which has no form in ONNX; {INSTEAD}')
+            raise InputError(f'{name} has a {module}, which has no form in ONNX; {INSTEAD}')
 
 
 class _Heads(nn.Module):
@@ -56,7 +56,11 @@ class _Heads(nn.Module):
         size = size[0].item(), size[1].item()
         (found,) = predict(self.model, [feature[None] for feature in features], [size], size, score_thr)
         outputs = torch.cat([found.bboxes, found.scores[:, None]], 1), found.labels
-        return (*outputs, found.masks) if 'masks' in found else outputs
+        if 'masks' not in found:
+            return outputs
+        if not getattr(self.model, 'roi_head', None):
+            raise ValueError('its masks are not those of boxes')
+        return *outputs, found.masks
 
 
 def trace_heads(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> ModelProto:
@@ -106,12 +110,12 @@ def _example_features(model: nn.Module, shape: Sequence[int], dynamic: bool) -> 
     """Feature maps of one image; where sizes are free, none has a side of 1, which a trace takes as fixed."""
     channels, height, width = shape
     device = next(model.parameters()).device
-    while True:
-        images = torch.zeros(1, channels, height, width, device=device)
+    for larger in (1, 2, 4, 8) if dynamic else (1,):
+        images = torch.zeros(1, channels, larger * height, larger * width, device=device)
         features = [feature[0] for feature in outputs_of(model, images).values()]
-        if not dynamic or min(min(feature.shape[1:]) for feature in features) > 1:
-            return features
-        height, width = 2 * height, 2 * width
+        if min(min(feature.shape[1:]) for feature in features) > 1:
+            break
+    return features
 
 
 def _check_guards(program: ExportedProgram, features: list[Tensor]) -> None:
@@ -123,7 +127,9 @@ def _check_guards(program: ExportedProgram, features: list[Tensor]) -> None:
                 for c, h, w in (feature.shape for feature in features)
             ]
             if not eval(guard, {'L': {'features': others}}):
-                raise FailedError(f'the heads would fit one size of images alone ({guard}); {INSTEAD}')
+                raise FailedError(
+                    f'the heads would only fit images of which {guard}; give --fixed-size, or: {INSTEAD}'
+                )
 
 
 def append_heads(exported: ModelProto, heads: ModelProto, model: nn.Module) -> None:
@@ -147,7 +153,7 @@ def append_heads(exported: ModelProto, heads: ModelProto, model: nn.Module) -> N
         graph.input.append(helper.make_tensor_value_info('score_thr', TensorProto.FLOAT, []))
         graph.initializer.append(helper.make_tensor('score_thr', TensorProto.FLOAT, [], [score_thr]))
     del graph.output[:]
-    for name, value in zip(names, body.output):
+    for name, value in zip(names, body.output, strict=True):
         kind = value.type.tensor_type
         shape = ['batch', *(size.dim_value for size in kind.shape.dim)]
         graph.output.append(helper.make_tensor_value_info(name, kind.elem_type, shape))

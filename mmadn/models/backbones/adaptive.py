@@ -25,8 +25,8 @@ class AdaptiveBackbone(AdaptiveDepth):
             `mandatory`, `skip_aware_norms` and `fixed`.
         residual_stages: The names of the modules that hold the blocks of each stage, such as
             ['layer1', 'layer2'], for a backbone in which they are not found.
-        group: How many successive blocks count as a stage in a backbone that has none, such as ViT: a
-            divisor of their number, by default 3.
+        group: How many successive blocks of a single stage count as one, a divisor of their number; by
+            default 3 in ViT and its relatives, which have blocks and no stages.
 
     Raises:
         ValueError: An argument does not fit the backbone, its stages are not found, or nothing could be

@@ -22,7 +22,8 @@ def find_stages(network: nn.Module, residual_stages: Sequence[str] | None, group
     Args:
         residual_stages: The names of the modules that hold the blocks of each stage; by default they are
             found.
-        group: How many successive blocks count as a stage where there are only blocks; by default 3.
+        group: How many successive blocks of a single stage count as one; by default 3 in ViT and its
+            relatives, which have blocks and no stages.
 
     Raises:
         ValueError: The stages are not found, or an argument does not fit.
@@ -31,17 +32,22 @@ def find_stages(network: nn.Module, residual_stages: Sequence[str] | None, group
         stages = _named(network, residual_stages)
     else:
         stages = next(filter(None, (find(network) for find in LAYOUTS)), None)
+        if not stages and _sequence(network):
+            stages, group = [Stage(_sequence(network), [])], 3 if group is None else group
     if not stages:
         children = ', '.join(name for name, _ in network.named_children())
         raise InputError(
             f'{_name(network)}: where its residual stages are is not known; name the modules that hold the '
             f"blocks of each stage, such as residual_stages=['layer1', 'layer2'] (its modules are {children})"
         )
-    if len(stages) == 1 and residual_stages is None:
-        return _grouped(stages[0], 3 if group is None else group)
-    if group is not None:
+    if group is None:
+        return stages
+    if len(stages) > 1:
         raise InputError(f'group={group!r}: {_name(network)} has {len(stages)} stages of its own; remove it')
-    return stages
+    blocks = stages[0].blocks
+    if type(group) is not int or not 1 <= group <= len(blocks) or len(blocks) % group:
+        raise InputError(f'group={group!r}: give a divisor of the {len(blocks)} blocks')
+    return [Stage(blocks[i : i + group], []) for i in range(0, len(blocks), group)]
 
 
 def _name(network: nn.Module) -> str:
@@ -61,13 +67,6 @@ def _named(network: nn.Module, names: Sequence[str]) -> list[Stage]:
 
 def _blocks(stage: nn.Module) -> list[nn.Module]:
     return list(getattr(stage, 'blocks', stage).children())
-
-
-def _grouped(stage: Stage, group: int) -> list[Stage]:
-    blocks = stage.blocks
-    if type(group) is not int or not 1 <= group <= len(blocks) or len(blocks) % group:
-        raise InputError(f'group={group!r}: give a divisor of the {len(blocks)} blocks')
-    return [Stage(blocks[i : i + group], []) for i in range(0, len(blocks), group)]
 
 
 def _resnet(network: nn.Module) -> list[Stage] | None:
@@ -126,13 +125,11 @@ def _pyramid(network: nn.Module) -> list[Stage] | None:
     ]
 
 
-def _transformer(network: nn.Module) -> list[Stage] | None:
-    """ViT and its relatives have blocks and no stages; the final norm serves both sub-paths."""
+def _sequence(network: nn.Module) -> list[nn.Module]:
+    """The blocks of ViT and its relatives, which have no stages; the final norm serves both sub-paths."""
     layers = _modules(network, 'layers')
     containers = nn.Sequential, nn.ModuleList, ConvModule
-    return (
-        [Stage(layers, [])] if layers and not any(isinstance(layer, containers) for layer in layers) else None
-    )
+    return [] if any(isinstance(layer, containers) for layer in layers) else layers
 
 
 def _modules(network: nn.Module, name: str) -> list[nn.Module]:
@@ -141,4 +138,4 @@ def _modules(network: nn.Module, name: str) -> list[nn.Module]:
     return list(modules) if isinstance(modules, nn.ModuleList) else []
 
 
-LAYOUTS = _resnet, _swin, _convnext, _mobilenet_v2, _pyramid, _transformer
+LAYOUTS = _resnet, _swin, _convnext, _mobilenet_v2, _pyramid
