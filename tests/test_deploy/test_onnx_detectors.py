@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -18,7 +19,7 @@ import detectors  # noqa: E402
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
-from mmadn.deploy import export_onnx  # noqa: E402
+from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
 from mmadn.deploy.onnx import export, whole  # noqa: E402
 from mmadn.deploy.onnx.detections import _Compared, _lowered, compare_detections  # noqa: E402
 from mmadn.deploy.onnx.pasting import paste_masks  # noqa: E402
@@ -276,3 +277,52 @@ def test_masks_are_pasted_as_mmdet_pastes_them():
 def test_no_masks():
     none = np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32)
     assert paste_masks(*none, 7, 9).shape == (0, 7, 9)
+
+
+def test_a_session_finds_in_images_of_any_size_what_mmdet_finds(mask_rcnn, tmp_path):
+    model, path, _ = mask_rcnn
+    cfg, file = detectors.config('mask_rcnn'), onnx.load(path)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[1].scale = (100, 72)
+    export._write_description(file, model, 'adaptive', cfg)
+    onnx.save(file, tmp_path / 'a.onnx')
+    session = AdaptiveSession(tmp_path / 'a.onnx', threads=1)
+    assert session.about['mask_threshold'] == 0.5
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        steps = Compose(pipeline[1:])
+    for i, (height, width) in enumerate([(90, 200), (210, 77), (40, 30)]):
+        image = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        about = dict(img=image, img_shape=(height, width), ori_shape=(height, width), img_id=i, img_path='')
+        data = steps(about)
+        data = model.data_preprocessor({name: [value] for name, value in data.items()})
+        for skip in 'FF', 'TT':
+            with model.backbone.skipping(skip), torch.no_grad():
+                expected = model.predict(**data, rescale=True)[0].pred_instances
+            found = session(image, skip)
+            number = np.count_nonzero(found['scores'] > 0.3)
+            assert (
+                0 < len(session(image, skip, 0.3)['scores']) == number < len(expected) == len(found['labels'])
+            )
+            np.testing.assert_array_equal(found['labels'], expected.labels)
+            np.testing.assert_allclose(found['bboxes'], expected.bboxes, atol=1e-2)
+            np.testing.assert_allclose(found['scores'], expected.scores, atol=1e-4)
+            assert (found['masks'] != expected.masks.numpy()).mean() < 1e-5
+    for wrong in (-1, 2, '0.5'):
+        with pytest.raises(ValueError, match='score_thr=.*give a number from 0 to 1'):
+            session(image, score_thr=wrong)
+
+
+def test_every_depth_of_a_whole_detector_in_openvino(mask_rcnn):
+    openvino = pytest.importorskip('openvino')
+    model, path, rows = mask_rcnn
+    images, session = torch.randn(3, 3, 72, 100), AdaptiveSession(path, threads=1)
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
+    compiled = openvino.compile_model(path, 'CPU', settings)
+    for row in rows:
+        flags = np.array([letter == 'T' for letter in row['skip']])
+        inputs = {'images': images.numpy(), 'skip': flags, 'sizes': np.array(SIZES)}
+        expected = session.run(images, row['skip'], SIZES)
+        found = list(compiled(inputs).values())
+        np.testing.assert_array_equal(found[1], expected[1])
+        for a, b in zip(found[::2], expected[::2], strict=True):
+            np.testing.assert_allclose(a[expected[1] >= 0], b[expected[1] >= 0], atol=1e-3)

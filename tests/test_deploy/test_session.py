@@ -155,6 +155,11 @@ def test_what_a_file_does_not_say_is_not_guessed(tmp_path, about, says):
     assert '\n' not in str(error.value)
 
 
+def test_a_classifier_has_no_threshold(tmp_path):
+    with pytest.raises(InputError, match='score_thr=0.5: this file has no such input'):
+        classifier(tmp_path)(noise(8, 8), score_thr=0.5)
+
+
 def test_a_mask_needs_its_threshold(tmp_path):
     with pytest.raises(InputError, match='from which probability a mask begins'):
         detector(tmp_path, mask_threshold=None)(noise(8, 8))

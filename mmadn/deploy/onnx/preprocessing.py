@@ -211,7 +211,7 @@ def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_pillow(image: np.ndarray, axis: int, new: int, interpolation: str) -> np.ndarray:
-    """One side resized: a new pixel is a weighted mean of all that it covers, in Pillow's fixed-point numbers."""
+    """One side resized: a new pixel is a mean of all that it covers, in Pillow's fixed-point numbers."""
     old = image.shape[axis]
     stretch = max(old / new, 1)
     reach = stretch * (1 if interpolation == 'bilinear' else 2)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,16 @@ class AdaptiveSession(DepthNames):
     def num_skippable_stages(self) -> int:
         return self.inputs['skip'].shape[0]
 
-    def __call__(self, images: Any, skip: Skip = 'super') -> dict | list[dict]:
+    def __call__(
+        self, images: Any, skip: Skip = 'super', score_thr: float | None = None
+    ) -> dict | list[dict]:
         """Finds what is in images, at one depth.
 
         Args:
             images: Bytes of shape (H, W, 3), BGR as OpenCV reads them, or a path, or an image of Pillow; or a
                 list of these, which becomes one batch, padded to the largest.
             skip: The depth, see `parse_skip`.
+            score_thr: Of a detector: what scores less is left out. By default that of its settings.
 
         Returns:
             Of an image, or a list with that of each: `labels` and `scores`, best first; and `names`, the
@@ -86,7 +90,7 @@ class AdaptiveSession(DepthNames):
                 preprocessed or what its outputs mean.
         """
         if not isinstance(images, (list, tuple)):
-            return self([images], skip)[0]
+            return self([images], skip, score_thr)[0]
         self.parse_skip(skip)
         results = {'logits': self._classes, 'detections': self._detections}.get(self.about.get('output'))
         if results is None:
@@ -100,9 +104,15 @@ class AdaptiveSession(DepthNames):
                 f'this file does not say how images become its input ({why}): give normalised ones to run()'
             )
         pictures = [read_image(image) for image in images]
-        return list(results(pictures, skip)) if pictures else []
+        return list(results(pictures, skip, score_thr)) if pictures else []
 
-    def run(self, images: ArrayLike, skip: Skip = 'super', sizes: ArrayLike | None = None) -> Any:
+    def run(
+        self,
+        images: ArrayLike,
+        skip: Skip = 'super',
+        sizes: ArrayLike | None = None,
+        score_thr: float | None = None,
+    ) -> Any:
         """Computes the outputs at one depth.
 
         Args:
@@ -110,6 +120,7 @@ class AdaptiveSession(DepthNames):
             skip: The depth, see `parse_skip`.
             sizes: Of a detector: height and width of each image without padding, of shape (N, 2). By default
                 nothing is padded.
+            score_thr: See `__call__`.
 
         Returns:
             The logits, float32; or a list: the feature maps of a detector, or what it found: `dets` of shape
@@ -117,12 +128,14 @@ class AdaptiveSession(DepthNames):
             probabilities within the boxes, of shape (N, D, h, w).
 
         Raises:
-            ValueError: `images`, `sizes` or `skip` does not fit the network.
+            ValueError: `images`, `sizes`, `skip` or `score_thr` does not fit the network.
         """
         feeds = {'images': self._checked(images)}
         feeds['skip'] = np.array([letter == 'T' for letter in self.parse_skip(skip)])
         if 'sizes' in self.inputs:
             feeds['sizes'] = self._checked_sizes(sizes, feeds['images'].shape)
+        if score_thr is not None:
+            feeds['score_thr'] = self._checked_threshold(score_thr)
         outputs = self.session.run(None, feeds)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -151,20 +164,20 @@ class AdaptiveSession(DepthNames):
         ]
         return join(rows, read_report(accuracies)) if accuracies else rows
 
-    def _classes(self, pictures: list[np.ndarray], skip: Skip) -> Iterator[dict]:
+    def _classes(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         if self.about.get('probabilities') != 'softmax':
             raise InputError('this file does not say how logits become probabilities: run() gives the logits')
         batch, _, _ = preprocess(pictures, self.about)
-        for logits in self.run(batch, skip):
+        for logits in self.run(batch, skip, score_thr=score_thr):
             powers = np.exp(logits - logits.max())
             scores = powers / powers.sum()
             labels = np.argsort(-scores, kind='stable')
             yield {'labels': labels, 'scores': scores[labels], 'names': self._names(labels)}
 
-    def _detections(self, pictures: list[np.ndarray], skip: Skip) -> Iterator[dict]:
+    def _detections(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         fixed = [size if isinstance(size, int) else 0 for size in self.inputs['images'].shape[2:]]
         batch, sizes, factors = preprocess(pictures, self.about, fixed)
-        outputs = self.run(batch, skip, sizes)
+        outputs = self.run(batch, skip, sizes, score_thr)
         names = [output.name for output in self.session.get_outputs()]
         if 'masks' in names and 'mask_threshold' not in self.about:
             raise InputError('this file does not say from which probability a mask begins: run() gives them')
@@ -208,6 +221,13 @@ class AdaptiveSession(DepthNames):
                 f'of each image, from 1 to {whole}'
             )
         return checked.astype(np.int64)
+
+    def _checked_threshold(self, score_thr: float) -> np.ndarray:
+        if 'score_thr' not in [value.name for value in self.session.get_overridable_initializers()]:
+            raise InputError(f'score_thr={score_thr!r}: this file has no such input, leave it out')
+        if not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:
+            raise InputError(f'score_thr={score_thr!r}: give a number from 0 to 1')
+        return np.array(score_thr, np.float32)
 
 
 def open_session(
