@@ -297,7 +297,7 @@ def test_a_session_finds_in_images_of_any_size_what_mmdet_finds(mask_rcnn, tmp_p
         data = model.data_preprocessor({name: [value] for name, value in data.items()})
         for skip in 'FF', 'TT':
             with model.backbone.skipping(skip), torch.no_grad():
-                expected = model.predict(**data, rescale=True)[0].pred_instances
+                expected = model.predict(*data.values(), rescale=True)[0].pred_instances
             found = session(image, skip)
             number = np.count_nonzero(found['scores'] > 0.3)
             assert (
