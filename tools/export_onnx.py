@@ -54,6 +54,8 @@ def main() -> None:
         )
         about = describe(open_session(args.out))
     print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
+    if 'no_preprocess' in about and about['output'] != 'feature maps':
+        print(f'A session takes normalised images alone for this file: {about["no_preprocess"]}.')
     if about['output'] == 'feature maps':
         print('These are the feature maps of backbone and neck; heads are not in the file.')
 
