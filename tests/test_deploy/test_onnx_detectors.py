@@ -195,10 +195,10 @@ def test_what_finds_nothing_or_computes_no_numbers_cannot_be_compared(mask_rcnn)
 @pytest.mark.parametrize(
     'change, says',
     [
-        (lambda m: m.roi_head.test_cfg.nms.update(type='soft_nms'), "'soft_nms'.*: ONNX has type='nms'"),
+        (lambda m: m.roi_head.test_cfg.nms.update(type='soft_nms'), "'soft_nms'.*: a file takes type='nms'"),
         (
             lambda m: m.rpn_head.test_cfg.nms.update(offset=1),
-            "'offset': 1.*: ONNX has type='nms' with offset=0",
+            "'offset': 1.*: a file takes type='nms' with offset=0",
         ),
         (
             lambda m: m.roi_head.test_cfg.update(max_per_img=-1),

@@ -33,7 +33,9 @@ def check_detector(model: nn.Module) -> None:
         cfg = getattr(module, 'test_cfg', None) or {}
         nms = cfg.get('nms') or {}
         if nms.get('type', 'nms') != 'nms' or nms.get('offset', 0) != 0:
-            raise InputError(f"nms={dict(nms)}: ONNX has type='nms' with offset=0 alone; {INSTEAD}")
+            raise InputError(
+                f"test_cfg has nms={dict(nms)}: a file takes type='nms' with offset=0 alone; {INSTEAD}"
+            )
         if isinstance(module, RoIAlign) and module.pool_mode == 'avg' and not module.use_torchvision:
             continue
         operator = type(module).__module__.startswith('mmcv.ops.')
