@@ -40,7 +40,7 @@ def check_detector(model: nn.Module) -> None:
             continue
         operator = type(module).__module__.startswith('mmcv.ops.')
         if operator and not isinstance(module, MultiScaleDeformableAttention):
-            raise InputError(f'{name} has a {module}, which has no form in ONNX; {INSTEAD}')
+            raise InputError(f'{name} has a {type(module).__name__} that has no form in ONNX; {INSTEAD}')
 
 
 class _Heads(nn.Module):
