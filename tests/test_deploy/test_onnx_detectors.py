@@ -16,6 +16,7 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcv.ops')
 
 import detectors  # noqa: E402
+from mmcv.ops import DeformConv2d  # noqa: E402
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
@@ -196,10 +197,10 @@ def test_what_finds_nothing_or_computes_no_numbers_cannot_be_compared(mask_rcnn)
 @pytest.mark.parametrize(
     'change, says',
     [
-        (lambda m: m.roi_head.test_cfg.nms.update(type='soft_nms'), "'soft_nms'.*: ONNX has type='nms'"),
+        (lambda m: m.roi_head.test_cfg.nms.update(type='soft_nms'), "'soft_nms'.*: a file takes type='nms'"),
         (
             lambda m: m.rpn_head.test_cfg.nms.update(offset=1),
-            "'offset': 1.*: ONNX has type='nms' with offset=0",
+            "'offset': 1.*: a file takes type='nms' with offset=0",
         ),
         (
             lambda m: m.roi_head.test_cfg.update(max_per_img=-1),
@@ -209,6 +210,7 @@ def test_what_finds_nothing_or_computes_no_numbers_cannot_be_compared(mask_rcnn)
             lambda m: setattr(m.roi_head.bbox_roi_extractor.roi_layers[0], 'pool_mode', 'max'),
             'RoIAlign.*no form',
         ),
+        (lambda m: m.neck.add_module('extra', DeformConv2d(4, 4, 3)), 'has a DeformConv2d that has no form'),
         (lambda m: setattr(m, 'roi_head', None), 'MaskRCNN has no roi_head or bbox_head'),
     ],
 )

@@ -33,12 +33,14 @@ def check_detector(model: nn.Module) -> None:
         cfg = getattr(module, 'test_cfg', None) or {}
         nms = cfg.get('nms') or {}
         if nms.get('type', 'nms') != 'nms' or nms.get('offset', 0) != 0:
-            raise InputError(f"nms={dict(nms)}: ONNX has type='nms' with offset=0 alone; {INSTEAD}")
+            raise InputError(
+                f"test_cfg has nms={dict(nms)}: a file takes type='nms' with offset=0 alone; {INSTEAD}"
+            )
         if isinstance(module, RoIAlign) and module.pool_mode == 'avg' and not module.use_torchvision:
             continue
         operator = type(module).__module__.startswith('mmcv.ops.')
         if operator and not isinstance(module, MultiScaleDeformableAttention):
-            raise InputError(f'{name} has a {module}, which has no form in ONNX; {INSTEAD}')
+            raise InputError(f'{name} has a {type(module).__name__} that has no form in ONNX; {INSTEAD}')
 
 
 class _Heads(nn.Module):
