@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-demo test demo demo-det evidence lint clean
+.PHONY: help setup setup-demo test demo demo-det evidence zoo lint clean
 
 help:
 	@echo 'make setup     set up .venv with mmcv'"'"'s operators, which detectors need, compiled once'
@@ -12,6 +12,8 @@ help:
 	@echo 'make demo-det  train a detector at all depths on drawn shapes'
 	@echo 'make evidence  the small-scale study of the paper, three seeds: over an hour on two cores, resumable,'
 	@echo '               BUDGET=10 stops beginning trainings after ten minutes'
+	@echo 'make zoo       hold one config of every folder of mmdet, mmsegmentation and mmrotate to stock, for'
+	@echo '               docs/zoo.md: about half an hour on one core, resumable; ONLY=mmdet/atss takes one folder'
 	@echo 'make docs      build the manual into docs/_build/html and run its tutorials (Python 3.11 or 3.12)'
 	@echo 'make lint      check style and formatting with ruff'
 	@echo 'make clean     delete caches and build artefacts, but not .venv'
@@ -40,6 +42,9 @@ docs: setup .venv/docs-packages
 .venv/docs-packages: setup.py | setup
 	$(VENV_PYTHON) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[docs]'
 	@touch $@
+
+zoo: setup
+	$(VENV_PYTHON) tests/zoo_table.py $(ONLY)
 
 lint: setup
 	$(VENV_PYTHON) -m ruff check

@@ -40,6 +40,9 @@ setup(
             'onedl-mmpretrain==1.3.6',
         ],
         'openmmlab': ['mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmpretrain==1.2.0'],
+        # The other libraries whose backbones `make zoo` makes adaptive.
+        'hosts': ['onedl-mmrotate==1.2.1', 'onedl-mmsegmentation==1.4.2'],
+        'hosts-openmmlab': ['mmrotate==1.0.0rc1', 'mmsegmentation==1.2.2'],
         'analysis': ['grad-cam==1.5.7'],
         'export': ['onnx==1.23.2', 'onnxruntime==1.23.2', 'onnxscript==0.7.2'],
         'runtime': ['onnxruntime'],

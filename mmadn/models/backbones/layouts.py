@@ -70,8 +70,13 @@ def _blocks(stage: nn.Module) -> list[nn.Module]:
 
 
 def _resnet(network: nn.Module) -> list[Stage] | None:
-    """ResNet and its relatives: what `res_layers` names."""
-    return [Stage(_blocks(getattr(network, name)), []) for name in getattr(network, 'res_layers', ())]
+    """ResNet and its relatives: what `res_layers` names; the last block of TridentNet merges its branches."""
+    stages = [_blocks(getattr(network, name)) for name in getattr(network, 'res_layers', ())]
+    merging = [[block for block in blocks if getattr(block, 'concat_output', False)] for blocks in stages]
+    return [
+        Stage([block for block in blocks if block not in beside], beside)
+        for blocks, beside in zip(stages, merging, strict=True)
+    ]
 
 
 def _swin(network: nn.Module) -> list[Stage] | None:
@@ -104,6 +109,8 @@ def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
     """MobileNetV2: the stem follows the first switch, and the last convolution, if any, the last one."""
     names = getattr(network, 'layers', None)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    if not hasattr(network, 'conv1'):  # Darknet and its relatives, whose stages are more than blocks
         return None
     layers = [getattr(network, name) for name in names]
     stages = [Stage(_blocks(layer), []) for layer in layers if isinstance(layer, nn.Sequential)]
