@@ -29,7 +29,8 @@ setup(
     },
     python_requires='>=3.10',
     # Neither torch nor OpenMMLab: either line of distributions serves, and the user has chosen one.
-    install_requires=['matplotlib', 'numpy', 'pycocotools', 'rich'],
+    # What mmadn draws and prints with, OpenMMLab brings; what runs exported files does without.
+    install_requires=['numpy'],
     extras_require={
         'hub': ['huggingface_hub', 'safetensors'],
         'onedl': [
@@ -44,6 +45,8 @@ setup(
         'hosts-openmmlab': ['mmrotate==1.0.0rc1', 'mmsegmentation==1.2.2'],
         'analysis': ['grad-cam==1.5.7'],
         'export': ['onnx==1.23.2', 'onnxruntime==1.23.2', 'onnxscript==0.7.2'],
+        'runtime': ['onnxruntime'],
+        'openvino': ['openvino==2026.4.1'],
         'playground': ['gradio==6.31.0'],
         'dev': [
             'pytest==9.2.0',

@@ -10,8 +10,7 @@ from mmadn.utils.report import print_table
 def main() -> None:
     parser = argparse.ArgumentParser(
         description='Write a network as ONNX, compared with torch. Of a classifier the output is its logits, '
-        'before softmax. Of a detector only backbone and neck are exported, and the outputs are their '
-        'feature maps: heads and post-processing are not covered.'
+        'before softmax. A detector is written whole, from images to boxes, labels and masks.'
     )
     option = parser.add_argument
     option('config', type=cli.config_path, help='path, or packaged name, of the config')
@@ -26,6 +25,9 @@ def main() -> None:
         type=int,
         metavar=('C', 'H', 'W'),
         help='of an image; by default 3 224 224, for a detector 3 800 1280',
+    )
+    option(
+        '--features', action='store_true', help='of a detector, the feature maps of backbone and neck alone'
     )
     option('--fixed-size', action='store_true', help='height and width are those of --shape and no others')
     option('--opset', type=int, help="of ONNX; by default torch's choice")
@@ -48,13 +50,14 @@ def main() -> None:
             adaptive=args.adaptive,
             dynamic=False if args.fixed_size else None,
             opset=args.opset,
+            features=args.features,
         )
         about = describe(open_session(args.out))
     print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
-    if about['output'] != 'logits':
-        print(
-            'These are the feature maps of backbone and neck; heads and post-processing are not in the file.'
-        )
+    if 'no_preprocess' in about and about['output'] != 'feature maps':
+        print(f'A session takes normalised images alone for this file: {about["no_preprocess"]}.')
+    if about['output'] == 'feature maps':
+        print('These are the feature maps of backbone and neck; heads are not in the file.')
 
 
 if __name__ == '__main__':

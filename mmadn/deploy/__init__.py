@@ -1,37 +1,29 @@
-"""Adaptive networks in use: what of them runs where, and how fast."""
+"""Adaptive networks in use: what of them runs where, and how fast.
 
-from collections.abc import Callable
+A name is imported when it is asked for: what runs exported files needs neither torch nor OpenMMLab, and mmadn
+does without onnx and onnxruntime.
+"""
 
-from ..evaluation.profile import profile_subnets
-from ..evaluation.select import select
-from .compiling import compile
-from .controller import DepthController
-from .extraction import extract, extract_file
-from .fusing import fuse
-from .stock import stock_config
-from .stream import simulate
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    'DepthController',
-    'compile',
-    'profile_subnets',
-    'select',
-    'simulate',
-    'extract',
-    'extract_file',
-    'stock_config',
-    'fuse',
-]
+HOMES = {
+    'AdaptiveSession': '.onnx.session',
+    'DepthController': '.controller',
+    'compile': '.compiling',
+    'export_onnx': '.onnx.export',
+    'extract': '.extraction',
+    'extract_file': '.extraction',
+    'fuse': '.fusing',
+    'profile_subnets': '..evaluation.profile',
+    'select': '..evaluation.select',
+    'simulate': '.stream',
+    'stock_config': '.stock',
+}
+__all__ = [name for name in HOMES if name not in ('AdaptiveSession', 'export_onnx')]  # what always works
 
 
-def __getattr__(name: str) -> type | Callable:
-    """Imports what needs onnx or onnxruntime only when it is asked for, because mmadn does without them."""
-    if name == 'AdaptiveSession':
-        from .onnx.session import AdaptiveSession
-
-        return AdaptiveSession
-    if name == 'export_onnx':
-        from .onnx.export import export_onnx
-
-        return export_onnx
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(HOMES[name], __name__), name)

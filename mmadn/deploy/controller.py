@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from ..depth import AdaptiveDepth, adaptive_backbone
 from ..errors import InputError
 from ..evaluation.table import quality_of, read_table
 from ..evaluation.timing import timed
 from ..utils.report import pareto_front
 from .policy import DeadlinePolicy, MeanPolicy, Slowdown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODES = ('deadline', 'target')
 
@@ -139,14 +140,14 @@ class DepthController:
             self._index = self._policy.choose(machine.now, latency_ms - self.deadline_ms)
 
     @contextmanager
-    def frame(self, model: nn.Module | None = None) -> Iterator[str]:
+    def frame(self, model: 'nn.Module | None' = None) -> Iterator[str]:
         """Runs one image: sets the depth, times the block and learns its latency.
 
         The depth stays when the block ends. Nothing is learnt from a block that raises.
 
         Args:
             model: A classifier or detector, or a backbone. Without one the caller sets the depth:
-                `with controller.frame() as skip: session.run(image, skip)`.
+                `with controller.frame() as skip: session(image, skip)`.
 
         Yields:
             The depth.
@@ -157,6 +158,8 @@ class DepthController:
         """
         skip, device = self.next(), 'cpu'
         if model is not None:
+            from ..depth import AdaptiveDepth, adaptive_backbone  # here, because files run without torch
+
             backbone = model if isinstance(model, AdaptiveDepth) else adaptive_backbone(model)
             if len(skip) != backbone.num_skippable_stages:
                 raise InputError(

@@ -5,6 +5,7 @@ from numbers import Real
 from typing import NamedTuple
 
 from ..errors import InputError
+from .columns import COLUMNS
 from .table import check_column, quality_of, read_table
 
 
@@ -61,7 +62,7 @@ def select(
     if max_gflops is not None:
         check_column(rows, 'gflops', 'gflops')
     quality = quality_of(rows, metric)
-    if min_accuracy is not None and quality == 'gflops':
+    if min_accuracy is not None and quality in COLUMNS:
         raise InputError(
             'min_accuracy: the table has no accuracies; give a subnets.json, or profile with --accuracies'
         )

@@ -5,7 +5,6 @@ import math
 from numbers import Real
 from pathlib import Path
 
-from ..depth import adaptive_backbone
 from ..errors import InputError
 from ..utils.report import cells, pareto_front
 from .columns import COLUMNS, LABELS
@@ -90,22 +89,27 @@ def read_report(path) -> dict:
 def quality_of(rows: list[dict], metric: str | None = None) -> str:
     """The column that says how good a depth is: `metric`, or the first metric, or without one GFLOPs.
 
+    Where a table has latencies alone, as that of an exported file, what takes longer computes more.
+
     Raises:
         ValueError: There is no such column.
     """
     names = metrics_of(rows)
     if metric is not None and metric not in names:
         raise InputError(f'metric={metric!r}: the table has {", ".join(names) or "no metrics"}')
-    if not names:
-        check_column(rows, 'gflops', 'accuracies or gflops')
-    return metric or (names[0] if names else 'gflops')
+    if names:
+        return metric or names[0]
+    if not any('gflops' in row for row in rows) and all('latency_p50_ms' in row for row in rows):
+        return 'latency_p50_ms'
+    check_column(rows, 'gflops', 'accuracies or gflops')
+    return 'gflops'
 
 
 def join(rows: list[dict], report: dict, config=None, checkpoint=None) -> list[dict]:
     """Adds the metrics of a `subnets.json` to the rows of a profile of the same network.
 
     Args:
-        rows (list[dict]): With `skip` and `params`.
+        rows (list[dict]): With `skip` and maybe `params`.
         report (dict): From `read_report`. It may have more depths than the rows.
         config, checkpoint (str | Path, optional): Of the rows, compared with the report's by file name.
 
@@ -130,7 +134,8 @@ def join(rows: list[dict], report: dict, config=None, checkpoint=None) -> list[d
                 f'the accuracies are of {", ".join(tested)}, without {row["skip"]}: they are of another '
                 'network, or tools/test_subnets.py has to test this depth too'
             )
-        _check_params(row['skip'], row['params'], other.get('params'), 'the accuracies are')
+        if 'params' in row:
+            _check_params(row['skip'], row['params'], other.get('params'), 'the accuracies are')
         joined.append({**row, **{name: other[name] for name in names}})
     return joined
 
@@ -151,6 +156,8 @@ def check(rows: list[dict], model) -> None:
     Raises:
         ValueError: A depth does not fit, or uses another number of parameters.
     """
+    from ..depth import adaptive_backbone  # here, because tables are also read where torch is not installed
+
     backbone = adaptive_backbone(model)
     total = sum(p.numel() for p in model.parameters())
     for row in rows:

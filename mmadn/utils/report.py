@@ -1,4 +1,7 @@
-"""How results are shown and kept: tables, JSON, files that appear whole or not at all."""
+"""How results are shown and kept: tables, JSON, files that appear whole or not at all.
+
+What draws, prints or asks torch imports it itself: tables are also read where only exported files run.
+"""
 
 import json
 import os
@@ -9,16 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from .cores import available_cores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # The colours of Okabe and Ito, which the colour-blind tell apart.
 BLUE, VERMILION, GREEN, ORANGE = '#0072B2', '#D55E00', '#009E73', '#E69F00'
@@ -64,6 +63,10 @@ def print_table(rows: list[dict], title: str | None = None) -> None:
 
     A table of many columns does without the spaces beside its lines, so as to fit 80 characters.
     """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     console = Console()
     table = Table(title=title and escape(title), title_justify='left')
     for name in rows[0] if rows else ():
@@ -130,6 +133,8 @@ def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **
     Args:
         **subplots: For `Figure.subplots`, such as `sharex=True`.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False, **subplots)
     for each in axes.flat:
@@ -140,7 +145,7 @@ def drawing(path, size: tuple[float, float], rows: int = 1, columns: int = 1, **
         figure.savefig(temporary, dpi=150, format='png')
 
 
-def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
+def draw_front(axes: 'Axes', rows: list[dict], cost: str, quality: str, scale: float = 1.0) -> None:
     """Draws rows as dots, the Pareto front as a line through its dots, and names both ends and the front.
 
     A name that would hide another one is left out.
@@ -168,7 +173,7 @@ def draw_front(axes: Axes, rows: list[dict], cost: str, quality: str, scale: flo
             boxes.append(box)
 
 
-def legend_above(axes: Axes, columns: int = 2) -> None:
+def legend_above(axes: 'Axes', columns: int = 2) -> None:
     """Says above the axes, where no point can be, what their labelled parts are."""
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
@@ -180,6 +185,8 @@ def flops_unit(gflops: Iterable[float]) -> tuple[float, str]:
 
 def machine() -> dict:
     """The processor, the cores and threads in use, its governor, and the versions of what computes."""
+    import torch
+
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]

@@ -19,7 +19,7 @@ pytest.importorskip('onnxruntime')
 
 from mmadn import calibrate, deploy  # noqa: E402
 from mmadn.deploy import AdaptiveSession, export_onnx, fuse  # noqa: E402
-from mmadn.deploy.onnx import export  # noqa: E402
+from mmadn.deploy.onnx import comparing, export  # noqa: E402
 from mmadn.deploy.onnx.session import open_session  # noqa: E402
 from mmadn.depth import PathNorm  # noqa: E402
 from mmadn.errors import MissingPackageError  # noqa: E402
@@ -149,6 +149,19 @@ def graphs_in(graph):
     return [graph, *(g for branch in inner for g in graphs_in(branch))]
 
 
+def test_every_depth_in_openvino(exported):
+    openvino = pytest.importorskip('openvino')
+    family, _, path, rows = exported
+    session = AdaptiveSession(path)
+    images = np.random.default_rng(0).normal(size=(3, 3, *FAMILIES[family][4]))
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
+    compiled = openvino.compile_model(path, 'CPU', settings)
+    for row in rows:
+        flags = np.array([letter == 'T' for letter in row['skip']])
+        (logits,) = compiled({'images': images.astype(np.float32), 'skip': flags}).values()
+        assert difference(logits, session.run(images, row['skip'])) <= 1e-4
+
+
 @only_resnet
 def test_a_file_says_what_it_is_and_where_it_comes_from_does_not_show(exported):
     _, _, path, _ = exported
@@ -276,13 +289,13 @@ def test_a_constant_output_is_compared_by_its_difference(exported, tmp_path, mon
     ],
 )
 def test_differences_in_standard_deviations(expected, found, relative):
-    difference = export._difference(np.array(expected, np.float32), np.array(found, np.float32))
+    difference = comparing._difference(np.array(expected, np.float32), np.array(found, np.float32))
     assert difference[1] == pytest.approx(relative, rel=1e-5)
 
 
 def test_an_output_of_another_shape_is_refused():
     with pytest.raises(RuntimeError, match=r'shape \(1, 5\) at depth TF, where torch gives \(3, 5\)'):
-        export._difference(np.ones((3, 5)), np.ones((1, 5)), ' at depth TF')
+        comparing._difference(np.ones((3, 5)), np.ones((1, 5)), ' at depth TF')
 
 
 RUN_WITHOUT_TORCH = """

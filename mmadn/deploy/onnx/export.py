@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
@@ -24,16 +23,16 @@ from ..fusing import SkipAwareConv
 try:
     import onnx
 
+    from .comparing import at_depth, compare_outputs
     from .joining import join
-    from .session import open_session
-    from .tracing import LIMIT, example_images, outputs_of, trace
+    from .pipeline import describe_outputs, describe_preprocessing
+    from .tracing import LIMIT, trace
 except ModuleNotFoundError as error:
     raise MissingPackageError(
         f'an export needs packages that mmadn does without ({error}): pip install onnx onnxscript onnxruntime'
     ) from error
 
-TOLERANCE = 1e-4  # of the difference to torch, in standard deviations of the output
-ROUNDING = 1e-6  # of float32: an output that varies by less than this part of itself is constant
+OUTPUTS = {'logits': 'logits', 'dets': 'detections'}  # by the name of the first
 MOST = 32  # depths that an export compares with torch; of more, those that show each flag by itself
 
 
@@ -45,6 +44,8 @@ def export_onnx(
     adaptive: bool = False,
     dynamic: bool | None = None,
     opset: int | None = None,
+    features: bool = False,
+    cfg: Config | None = None,
 ) -> list[dict]:
     """Writes a network as ONNX, after the file has passed onnx's checker and agreed with torch.
 
@@ -63,11 +64,14 @@ def export_onnx(
         dynamic: Whether height and width are free too. By default they are, unless the backbone is made for
             one size of images, as transformers are.
         opset: Of ONNX, 18 or newer; by default torch's choice.
+        features: Of a detector, the feature maps alone.
+        cfg: The config of the model. From the pipeline of its test data the file learns how an
+            `AdaptiveSession` preprocesses images.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
         one, and `relative`, the same in standard deviations of the output in which it is; of an output
-        that is constant it is the difference itself.
+        that is constant it is the difference itself. Of a whole detector what `compare_detections` gives.
 
     Raises:
         ValueError: `skip`, `shape` or `opset` does not fit, or two choices contradict each other.
@@ -86,15 +90,27 @@ def export_onnx(
         raise IsADirectoryError(f'{path} is a folder; give the name of a file')
     if dynamic is None:
         dynamic = not hasattr(model.backbone, 'patch_resolution')
-    with replacing(path) as temporary, _for_export(model), _at(model, skips[0]):
+    whole = _is_detector(model) and not features
+    if whole:  # mmdet is needed by detectors alone
+        from .detections import compare_detections
+        from .whole import append_heads, check_detector, trace_heads
+
+        check_detector(model)
+    with replacing(path) as temporary, _for_export(model), at_depth(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
+        heads = (
+            trace_heads(model, shape, dynamic, opset) if whole else None
+        )  # which fails sooner than the rest
         exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
-        _write_description(exported, model, 'adaptive' if adaptive else skips[0])
+        if whole:
+            append_heads(exported, heads, model)
+        _write_description(exported, model, 'adaptive' if adaptive else skips[0], cfg)
         if exported.ByteSize() >= LIMIT:
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
         onnx.checker.check_model(temporary, full_check=True)
-        return _compare(model, temporary, shape, skips, dynamic, adaptive)
+        compare = compare_detections if whole else compare_outputs
+        return compare(model, temporary, shape, skips, dynamic, adaptive)
 
 
 def export_file(
@@ -115,7 +131,7 @@ def export_file(
     Raises:
         ValueError: The file is no checkpoint, or one of another network; and what `export_onnx` raises.
     """
-    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), **kwargs)
+    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
 
 def table(rows: list[dict], path: str | PathLike) -> list[dict]:
@@ -126,8 +142,18 @@ def table(rows: list[dict], path: str | PathLike) -> list[dict]:
         'megabytes': ('file (MB)', '.2f'),
         'difference': ('largest difference to torch', '.1e'),
         'relative': ('in standard deviations', '.1e'),
+        'detections': ('detections', 'd'),
+        'missing': ('in one of both alone', 'd'),
+        'corners': ('corners (pixels)', '.1e'),
+        'score': ('score', '.1e'),
+        'pixels': ('pixels of masks', '.1e'),
     }
     return cells([{**row, 'megabytes': megabytes} for row in rows], columns)
+
+
+def _is_detector(model: nn.Module) -> bool:
+    """Whether a model is one of mmdet's, which need not be installed."""
+    return any(base.__module__ == 'mmdet.models.detectors.base' for base in type(model).__mro__)
 
 
 def _depths(model: nn.Module, skip: Skip | None, adaptive: bool) -> list[str | None]:
@@ -178,7 +204,9 @@ def _follows_stage_before(module: nn.Module) -> bool:
     )
 
 
-def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | None) -> None:
+def _write_description(
+    exported: onnx.ModelProto, model: nn.Module, skip: str | None, cfg: Config | None
+) -> None:
     """Writes into a file what `describe` reads."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
@@ -186,81 +214,17 @@ def _write_description(exported: onnx.ModelProto, model: nn.Module, skip: str | 
         'mmadn': __version__,
         'skip': skip,
         'flags': getattr(model.backbone, 'num_skippable_stages', None),
-        'output': 'logits' if exported.graph.output[0].name == 'logits' else 'feature maps',
+        'output': OUTPUTS.get(exported.graph.output[0].name, 'feature maps'),
         'classes': meta.get('classes'),
         'to_rgb': getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', None)),
+        **describe_preprocessing(cfg, model),
+        **describe_outputs(model),
     }
     for name in ('mean', 'std'):
         values = getattr(preprocessor, name, None)
         about[name] = None if values is None else values.flatten().tolist()
     known = {f'mmadn.{name}': json.dumps(value) for name, value in about.items() if value is not None}
     onnx.helper.set_model_props(exported, known)
-
-
-def _compare(
-    model: nn.Module,
-    path: Path,
-    shape: Sequence[int],
-    skips: list[str | None],
-    dynamic: bool,
-    adaptive: bool,
-) -> list[dict]:
-    """Runs a file beside torch at each depth; raises RuntimeError where they differ."""
-    session = open_session(path)
-    sizes = [(1, *shape)]
-    larger = (3, shape[0], shape[1] + 32, shape[2] + 64)
-    rows = []
-    for skip in skips:
-        where = f' at depth {skip}' if skip else ''
-        differences = []
-        for size in [*sizes, larger] if dynamic and skip in (skips[0], skips[-1]) else sizes:
-            images = example_images(model, *size)
-            inputs = {'images': images.numpy(force=True)}
-            if adaptive:
-                inputs['skip'] = np.array([letter == 'T' for letter in skip])
-            with _at(model, skip):
-                expected = outputs_of(model, images)
-            found = session.run(list(expected), inputs)
-            for a, b in zip(expected.values(), found, strict=True):
-                differences.append(_difference(a.numpy(force=True), b, where))
-        difference, relative = map(max, zip(*differences, strict=True))
-        if not relative <= TOLERANCE:
-            raise FailedError(
-                f'the file would differ from torch{where} by {difference:.2g}, which is {relative:.2g} of '
-                f'the spread of an output, where {TOLERANCE:g} is accepted; it was not written'
-            )
-        rows.append({'skip': skip, 'difference': difference, 'relative': relative})
-    return rows
-
-
-def _difference(expected: np.ndarray, found: np.ndarray, where: str = '') -> tuple[float, float]:
-    """The largest difference of an output to torch's, also in standard deviations unless that is constant.
-
-    Raises:
-        RuntimeError: One of them is not finite, or their shapes differ, which a difference may not show.
-    """
-    if not np.isfinite(expected).all():
-        raise FailedError(
-            f'torch itself computes NaN or infinity{where}, so the weights are at fault; no file was written'
-        )
-    if not np.isfinite(found).all():
-        raise FailedError(
-            f'the file would compute NaN or infinity{where}, where torch does not; it was not written'
-        )
-    if found.shape != expected.shape:
-        raise FailedError(
-            f'the file would give an output of shape {found.shape}{where}, where torch gives '
-            f'{expected.shape}; it was not written'
-        )
-    expected = expected.astype(np.float64)  # in which no variance overflows
-    difference = np.abs(expected - found).max()
-    spread = expected.std()
-    constant = spread <= ROUNDING * np.abs(expected).max()
-    return float(difference), float(difference if constant else difference / spread)
-
-
-def _at(model: nn.Module, skip: str | None) -> AbstractContextManager:
-    return nullcontext() if skip is None else model.backbone.skipping(skip)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def trace(
             ).model
     finally:
         network.remove_hooks()
-    _tidy(exported)
+    tidy(exported)
     outputs = list(exported.graph.outputs)
     for value, name in zip(outputs, layout.names, strict=False):
         value.name = name
@@ -157,18 +157,18 @@ def _integer_windows() -> Iterator[None]:
         ShiftWindowMSA.window_reverse = staticmethod(stock)
 
 
-def _tidy(model: onnx_ir.Model) -> None:
+def tidy(model: onnx_ir.Model) -> None:
     """Leaves nothing but what computes, and every weight once."""
     passes.InlinePass()(model)
     fold_constants_ir(model, input_size_limit=LIMIT, output_size_limit=LIMIT)
-    for tidy in (
+    for step in (
         passes.IdentityEliminationPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=LARGE),
         passes.DeduplicateInitializersPass(size_limit=LIMIT),
         passes.RemoveUnusedNodesPass(),
         passes.ClearMetadataAndDocStringPass(),  # source lines, with this machine's paths
     ):
-        tidy(model)
+        step(model)
 
 
 def _name_sizes(graph: GraphProto) -> None:

@@ -1,0 +1,94 @@
+"""Compares an ONNX file with torch, before anybody gets it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ...errors import FailedError
+from .session import open_session
+from .tracing import example_images, outputs_of
+
+TOLERANCE = 1e-4  # of the difference to torch, in standard deviations of the output
+ROUNDING = 1e-6  # of float32: an output that varies by less than this part of itself is constant
+
+
+def at_depth(model: nn.Module, skip: str | None) -> AbstractContextManager:
+    return nullcontext() if skip is None else model.backbone.skipping(skip)
+
+
+def runner(path: Path, adaptive: bool) -> Callable:
+    """A function of a depth and of named inputs, which gives the outputs of a file by their names."""
+    session = open_session(path)
+    names = [value.name for value in session.get_outputs()]
+
+    def run(skip: str | None, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        if adaptive:
+            inputs['skip'] = np.array([letter == 'T' for letter in skip])
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
+
+
+def compare_outputs(
+    model: nn.Module, path: Path, shape: Sequence[int], skips: list[str | None], dynamic: bool, adaptive: bool
+) -> list[dict]:
+    """Runs a file of logits or feature maps beside torch at each depth.
+
+    Raises:
+        RuntimeError: They differ by more than rounding.
+    """
+    run = runner(path, adaptive)
+    sizes = [(1, *shape)]
+    larger = (3, shape[0], shape[1] + 32, shape[2] + 64)
+    rows = []
+    for skip in skips:
+        where = f' at depth {skip}' if skip else ''
+        differences = []
+        for size in [*sizes, larger] if dynamic and skip in (skips[0], skips[-1]) else sizes:
+            images = example_images(model, *size)
+            with at_depth(model, skip):
+                expected = outputs_of(model, images)
+            found = run(skip, images=images.numpy(force=True))
+            for name, values in expected.items():
+                differences.append(_difference(values.numpy(force=True), found[name], where))
+        difference, relative = map(max, zip(*differences, strict=True))
+        if not relative <= TOLERANCE:
+            raise FailedError(
+                f'the file would differ from torch{where} by {difference:.2g}, which is {relative:.2g} of '
+                f'the spread of an output, where {TOLERANCE:g} is accepted; it was not written'
+            )
+        rows.append({'skip': skip, 'difference': difference, 'relative': relative})
+    return rows
+
+
+def _difference(expected: np.ndarray, found: np.ndarray, where: str = '') -> tuple[float, float]:
+    """The largest difference of an output to torch's, also in standard deviations unless that is constant.
+
+    Raises:
+        RuntimeError: One of them is not finite, or their shapes differ, which a difference may not show.
+    """
+    check_finite(expected, where)
+    if not np.isfinite(found).all():
+        raise FailedError(
+            f'the file would compute NaN or infinity{where}, where torch does not; it was not written'
+        )
+    if found.shape != expected.shape:
+        raise FailedError(
+            f'the file would give an output of shape {found.shape}{where}, where torch gives '
+            f'{expected.shape}; it was not written'
+        )
+    expected = expected.astype(np.float64)  # in which no variance overflows
+    difference = np.abs(expected - found).max()
+    spread = expected.std()
+    constant = spread <= ROUNDING * np.abs(expected).max()
+    return float(difference), float(difference if constant else difference / spread)
+
+
+def check_finite(expected: np.ndarray, where: str) -> None:
+    if not np.isfinite(expected).all():
+        raise FailedError(
+            f'torch itself computes NaN or infinity{where}, so the weights are at fault; no file was written'
+        )
