@@ -22,6 +22,7 @@ from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
 from mmadn.deploy.onnx import export, whole  # noqa: E402
+from mmadn.deploy.onnx.comparing import runner  # noqa: E402
 from mmadn.deploy.onnx.detections import _Compared, _lowered, compare_detections  # noqa: E402
 from mmadn.deploy.onnx.pasting import paste_masks  # noqa: E402
 from mmadn.deploy.onnx.session import describe, open_session  # noqa: E402
@@ -192,6 +193,14 @@ def test_what_finds_nothing_or_computes_no_numbers_cannot_be_compared(mask_rcnn)
         model.neck.fpn_convs[0].conv.bias.fill_(float('nan'))
         with pytest.raises(RuntimeError, match='torch itself computes NaN .* at depth TF'):
             compare_detections(model, path, SHAPE, ['TF'], True, True)
+
+
+def test_a_file_that_fails_on_a_size_is_refused_in_one_line(mask_rcnn):
+    model, path, _ = mask_rcnn
+    with pytest.raises(
+        RuntimeError, match=r'would fail on images of shape \(1, 3, 0, 0\); it was not written'
+    ):
+        runner(path, True)('FF', images=np.zeros((1, 3, 0, 0), np.float32), sizes=np.array([[0, 0]]))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,13 @@ def runner(path: Path, adaptive: bool) -> Callable:
     def run(skip: str | None, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         if adaptive:
             inputs['skip'] = np.array([letter == 'T' for letter in skip])
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # onnxruntime has a class for each error, all of them plain Exceptions
+            shape, reason = inputs['images'].shape, str(error).splitlines()[0]
+            raise FailedError(
+                f'the file would fail on images of shape {shape}; it was not written ({reason})'
+            ) from error
 
     return run
 

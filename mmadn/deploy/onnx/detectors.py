@@ -109,12 +109,19 @@ def _batched_nms(
 
 
 def _multiclass_nms(
-    boxes: Tensor, scores: Tensor, score_thr: float | Tensor, nms_cfg: dict, max_num: int, box_dim: int = 4
+    boxes: Tensor,
+    scores: Tensor,
+    score_thr: float | Tensor,
+    nms_cfg: dict,
+    max_num: int,
+    score_factors: Tensor | None = None,
+    box_dim: int = 4,
 ) -> tuple[Tensor, Tensor]:
     number, classes = scores.shape[0], scores.shape[1] - 1
     boxes = boxes.view(number, -1, box_dim).expand(-1, classes, box_dim).reshape(-1, box_dim)
     labels = torch.arange(classes, device=scores.device).repeat(number)
-    scores = torch.where(scores > score_thr, scores, NOTHING)[:, :-1].reshape(-1)
+    weighted = scores if score_factors is None else scores * score_factors[:, None]
+    scores = torch.where(scores > score_thr, weighted, NOTHING)[:, :-1].reshape(-1)
     dets, kept = _batched_nms(boxes, scores, labels, dict(nms_cfg, max_num=max_num))
     return dets, _take(labels, kept)
 
@@ -198,9 +205,10 @@ def _masks_of_those_found(stock: Callable) -> Callable:
         number = (rois[:, 0] >= 0).sum().clamp(min=1).item()
         torch._check(number >= 1)
         torch._check(number <= rois.shape[0])
-        masks = stock(self, *before, rois.narrow(0, 0, number))['mask_preds']
+        results = stock(self, *before, rois.narrow(0, 0, number))
         index = torch.arange(rois.shape[0], device=rois.device)
-        return dict(mask_preds=masks[torch.where(index < number, index, 0)])
+        index = torch.where(index < number, index, 0)
+        return {name: values[index] for name, values in results.items()}
 
     return forward
 

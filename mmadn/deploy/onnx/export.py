@@ -51,9 +51,15 @@ def export_onnx(
 
     The input `images` is what the backbone gets: float32 of shape (N, 3, H, W), normalised. Its N is
     free. An adaptive file has a second input `skip`, a bool for each stage, and computes nothing of what
-    is skipped. The output is `logits` of a classifier, before any softmax. Of any other model, such as
-    a detector, backbone and neck are exported and the outputs are their feature maps, `feature_0` and
-    on; heads and what comes after them are not. The file says about itself what `describe` reads.
+    is skipped. The output is `logits` of a classifier, before any softmax. The file says about itself
+    what `describe` reads.
+
+    A detector of mmdet is exported whole. It has an input `sizes`, int64 of shape (N, 2), the height and
+    width of each image without its padding, and the outputs `dets`, float32 of shape (N, D, 5), corners
+    x1 y1 x2 y2 in pixels of the input and the score; `labels`, int64 of shape (N, D), -1 where there is
+    no detection; and of some `masks`, float32 of shape (N, D, h, w), probabilities for `paste_masks`. The
+    least score is an input `score_thr` that need not be given. Of any other model backbone and neck are
+    exported, and the outputs are their feature maps, `feature_0` and on.
 
     Args:
         model: A classifier or detector; any network with `backbone` and maybe `neck`.
@@ -98,9 +104,8 @@ def export_onnx(
         check_detector(model)
     with replacing(path) as temporary, _for_export(model), at_depth(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
-        heads = (
-            trace_heads(model, shape, dynamic, opset) if whole else None
-        )  # which fails sooner than the rest
+        # First, because what cannot be exported fails here.
+        heads = trace_heads(model, shape, dynamic, opset) if whole else None
         exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
         if whole:
             append_heads(exported, heads, model)
