@@ -163,7 +163,8 @@ def enliven(model: nn.Module) -> nn.Module:
         if type(module).__name__ == 'TridentConv':  # the same
             nn.init.kaiming_normal_(module.weight)
     backbone = next((module for name, module in model.named_modules() if name.endswith('backbone')), model)
-    norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm)}
+    # One of the zoo has an eps of 0, with which torch does not train.
+    norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm) and norm.eps}
     for norm in norms:
         norm.train().momentum = 1
     backbone(torch.randn(2, 3, SIZE, SIZE))
