@@ -164,7 +164,8 @@ def enliven(model: nn.Module) -> nn.Module:
         if type(module).__name__ == 'TridentConv':  # the same
             nn.init.kaiming_normal_(module.weight)
     backbone = next((module for name, module in model.named_modules() if name.endswith('backbone')), model)
-    # One of the zoo has an eps of 0, with which torch does not train.
+    backbone.eval()
+    # NAS-FCOS has an eps of 0, with which torch does not train.
     norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm) and norm.eps}
     for norm in norms:
         norm.train().momentum = 1
@@ -178,6 +179,13 @@ def loss(model: nn.Module, data: dict) -> dict:
     model.train()
     torch.manual_seed(1)
     return model._run_forward(model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
+
+
+def learn(model: nn.Module, data: dict) -> dict:
+    """The losses, after their backward, which runs the forward again in models that keep checkpoints."""
+    losses = loss(model, data)
+    model.parse_losses(losses)[0].backward()
+    return losses
 
 
 @torch.no_grad()
@@ -309,8 +317,12 @@ def compare(found: Findings, cfg: Config, stock: nn.Module, ours: nn.Module) -> 
     ours.load_state_dict(stock.state_dict())
     size = SIZES.get(found.folder, SIZE)
     train = train_batch(cfg, size)
-    parts = [('loss', loss, train), ('prediction', predict, test_batch(cfg, size))]
-    wanted = {name: found.attempt(found.stock, name, run, stock, data) for name, run, data in parts}
+    test = test_batch(cfg, size)
+    parts = [('loss', loss, train), ('prediction', predict, test)]
+    wanted = {
+        'loss': found.attempt(found.stock, 'loss', learn, stock, train),
+        'prediction': found.attempt(found.stock, 'prediction', predict, stock, test),
+    }
     found.stock += [f'{name}: not finite' for name in wanted if not finite(wanted[name])]
     parts = [part for part in parts if wanted[part[0]] is not None and finite(wanted[part[0]])]
     if not parts:
@@ -333,7 +345,6 @@ def compare(found: Findings, cfg: Config, stock: nn.Module, ours: nn.Module) -> 
         found.ours.append('nothing depends on the depth')
     found.holds = [name for name, _, _ in parts]
     if 'loss' in found.holds:
-        stock.parse_losses(wanted['loss'])[0].backward()
         found.attempt(found.ours, 'self-distilled step', check_step, stock, ours, train)
 
 
