@@ -30,7 +30,7 @@ def runner(path: Path, adaptive: bool) -> Callable:
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:  # onnxruntime has a class for each error, all of them plain Exceptions
-            shape, reason = inputs['images'].shape, str(error).splitlines()[0]
+            shape, reason = inputs['images'].shape, str(error).splitlines()[0][:200]
             raise FailedError(
                 f'the file would fail on images of shape {shape}; it was not written ({reason})'
             ) from error
