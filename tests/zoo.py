@@ -112,6 +112,8 @@ def shrink(settings: dict, path: Path) -> None:
             settings[name] = 0.0
         elif name in CAPS and isinstance(value, int):
             settings[name] = min(value, CAPS[name])
+        elif name == 'img_size':  # of a table of positions
+            settings[name] = (SIZE, SIZE)
         elif name == 'use_torchvision':  # whose operator is compiled anew for every shape on a CPU
             settings[name] = False
         elif value in ('SyncBN', 'MMSyncBN'):
