@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,17 +97,26 @@ def merge_options(cfg: Config, options: dict) -> None:
         ValueError: An option sets what nothing reads, or a `data_root` is that of no data.
     """
     check_options(cfg, options)
+    if _is_left_over(cfg):
+        cfg.pop('data_root')
     for new in (cfg.get('data_root'), options.get('data_root')):
         if new:
             move_data(cfg, new.rstrip('/'))
     cfg.merge_from_dict(options)
 
 
+def _is_left_over(cfg: Config) -> bool:
+    """Whether `data_root` is a name that a `_base_` has set for data sets of which the config has others."""
+    root = (cfg.get('data_root') or '').rstrip('/')
+    if not root or not cfg.filename or any(_is_under(path, root) for path in _strings(_loaders(cfg))):
+        return False
+    return not re.search(r'^data_root\s*=', Path(cfg.filename).read_text(), re.MULTILINE)
+
+
 def move_data(cfg: Config, new: str) -> None:
     """Moves all paths of the data of a config to another root; nothing, if some are under it already."""
-    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-    paths = set(_strings(loaders))
-    roots = {root.rstrip('/') for root in _strings(loaders, 'data_root')} - {''}
+    loaders = _loaders(cfg)
+    paths, roots = set(_strings(loaders)), _roots(cfg)
     old = (cfg.get('data_root') or '').rstrip('/')
     if not any(loaders) or (old == new and any(_is_under(path, new) for path in paths)):
         return
@@ -121,9 +131,18 @@ def move_data(cfg: Config, new: str) -> None:
         cfg[name] = _moved(value, old, new)
 
 
+def _loaders(cfg: Config) -> list[dict | None]:
+    return [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+
+
+def _roots(cfg: Config) -> set[str]:
+    """The roots that the data sets have."""
+    return {root.rstrip('/') for root in _strings(_loaders(cfg), 'data_root')} - {''}
+
+
 def _strings(node: Any, key: str | None = None) -> Iterator[str]:
     """All strings in settings, or those of a key."""
-    items = node.items() if isinstance(node, dict) else ((key, i) for i in node) if _is_list(node) else ()
+    items = node.items() if isinstance(node, dict) else ((None, i) for i in node) if _is_list(node) else ()
     for name, item in items:
         if isinstance(item, str) and key in (None, name):
             yield item

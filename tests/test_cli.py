@@ -162,6 +162,15 @@ def test_a_data_root_that_the_config_has_no_name_for_reaches_the_data():
     assert cfg.train_dataloader.dataset == dict(data_root='/disk/', ann_file='/disk/list.txt')
 
 
+def test_a_data_root_that_only_a_base_names_does_not_move_other_data(tmp_path):
+    split = "dict(dataset=dict(data_root='mine', metainfo=dict(classes=('a', 'b'))))"
+    cfg = child(tmp_path, ''.join(f'{name}_dataloader = {split}\n' for name in ('train', 'val', 'test')))
+    merge_options(cfg, {})
+    assert set(roots(cfg).values()) == {'mine'} and 'data_root' not in cfg
+    merge_options(cfg, {'data_root': 'other'})
+    assert set(roots(cfg).values()) == {'other'}
+
+
 def test_a_data_root_of_no_data_is_an_error(tmp_path):
     cfg = child(tmp_path, "data_root = 'mine'\ntrain_dataloader = dict(dataset=dict(data_root='yours'))")
     with pytest.raises(errors.InputError, match="data_root='mine' is that of no data set here.*'yours'"):

@@ -155,7 +155,7 @@ def build(cfg: Config) -> nn.Module:
 
 
 @torch.no_grad()
-def enliven(model: nn.Module) -> nn.Module:
+def enliven(model: nn.Module, channels: int = 3) -> nn.Module:
     """Lets an untrained model neither overflow nor hide its residual branches, which may start at zero."""
     for module in model.modules():
         if is_norm(module) and module.weight is not None and not module.weight.any():
@@ -170,7 +170,7 @@ def enliven(model: nn.Module) -> nn.Module:
     norms = {norm: norm.momentum for norm in backbone.modules() if isinstance(norm, _BatchNorm) and norm.eps}
     for norm in norms:
         norm.train().momentum = 1
-    backbone(torch.randn(2, 3, SIZE, SIZE))
+    backbone(torch.randn(2, channels, SIZE, SIZE))
     for norm, momentum in norms.items():
         norm.momentum = momentum
     return model
@@ -413,10 +413,11 @@ def build_backbone(cfg: Config) -> nn.Module:
 
 
 def compare_backbone(found: Findings, cfg: Config, stock: nn.Module) -> None:
-    enliven(stock)
+    channels = cfg.model.backbone.get('in_channels', 3)
+    enliven(stock, channels)
     ours = build_backbone(make_adaptive(cfg))
     ours.load_state_dict(stock.state_dict())
-    image = torch.randn(1, 3, SIZE, SIZE)
+    image = torch.randn(1, channels, SIZE, SIZE)
     stock.eval(), ours.eval()  # returns nothing in a backbone
     wanted = found.attempt(found.stock, 'features', stock, image)
     with ours.skipping('super'):

@@ -187,7 +187,8 @@ def check_heads(model: nn.Module, classes: int, split: str) -> None:
     """Stops where a head has another number of classes than the data."""
     for name, module in unwrap(model).named_modules():
         number = getattr(module, 'num_classes', None)
-        if type(number) is int and not any(part in OTHER_HEADS for part in name.split('.')):
+        is_one = name and type(number) is int and number > 0  # a backbone without a classifier has -1
+        if is_one and not any(part in OTHER_HEADS for part in name.split('.')):
             if number != classes:
                 raise InputError(
                     f'model.{name} has num_classes={number}, and the {split} data have {classes} classes; '

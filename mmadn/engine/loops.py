@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.runner import TestLoop, ValLoop
+from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
 from ..depth import adaptive_backbone, unwrap
@@ -86,6 +86,8 @@ class _SubnetLoop:
             raise InputError(
                 f'skips={skips!r}: a tracker remembers the frames before, so test it at one depth at a time'
             )
+        if self.mode == 'val':
+            _check_save_best(runner, self.evaluator.skips)
 
     @torch.no_grad()
     def run_iter(self, idx, data_batch):
@@ -101,6 +103,19 @@ class _SubnetLoop:
                 if skip == list(evaluators)[-1]:
                     last = outputs
         runner.call_hook(f'after_{mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=last)
+
+
+def _check_save_best(runner: Runner, skips: list[str]) -> None:
+    """Refuses before the training what would fail after the first validation."""
+    for hook in runner.hooks:
+        rules = getattr(hook, 'save_best', None) or []
+        for rule in [rules] if isinstance(rules, str) else rules:
+            depth, _, metric = rule.partition('/')
+            if metric and set(depth) <= set('TF') and depth not in skips:
+                raise InputError(
+                    f'save_best={rule!r}: validated are the depths {", ".join(skips)}; give '
+                    f"default_hooks.checkpoint.save_best='{skips[-1]}/{metric}'"
+                )
 
 
 @LOOPS.register_module()

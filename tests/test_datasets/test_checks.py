@@ -21,6 +21,12 @@ def test_a_head_of_another_size_is_named(tmp_path):
         check_loops(toy.runner(tmp_path, model=model), ('train', 'val'))
 
 
+def test_a_backbone_without_a_classifier_is_none(tmp_path):
+    runner = toy.runner(tmp_path)
+    runner.model.backbone.num_classes = -1  # as VGG says it
+    check_loops(runner, ('train', 'val'))
+
+
 def test_more_guesses_than_classes_are_refused(tmp_path):
     runner = toy.runner(tmp_path, val_evaluator=dict(type='Accuracy', topk=(1, 6)))
     with pytest.raises(ValueError, match=r'val_evaluator has topk=\(1, 6\), and there are 5 classes'):

@@ -119,6 +119,13 @@ def test_a_tracker_is_tested_at_one_depth_at_a_time(tmp_path):
     assert list(runner.test()) == ['TTTT/accuracy/top1']
 
 
+def test_the_best_checkpoint_is_of_a_depth_that_is_validated(tmp_path):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='TTT/accuracy/top1'))
+    runner = toy.runner(tmp_path, default_hooks=hooks)
+    with pytest.raises(ValueError, match="save_best='TTT/accuracy/top1': .* FFFF, TTTT; give .*'TTTT/acc"):
+        runner.val_loop  # noqa: B018
+
+
 def test_a_metric_added_as_the_stock_tools_do_writes_a_file_for_each_depth(tmp_path):
     """OpenMMLab's `tools/test.py --out` appends DumpResults to `runner.test_evaluator.metrics`."""
     test_cfg = dict(type='mmadn.SubnetTestLoop', skips=['FFFF', 'TTFF', 'TTTT'])

@@ -285,15 +285,22 @@ def test_a_plain_module_needs_no_more():
 @pytest.mark.parametrize(
     'type_, settings, message',
     [
-        (
-            'StrangersNet',
-            {},
-            r"StrangersNet: where its residual stages are is not known; .*residual_stages=\['layer1'",
-        ),
+        ('StrangersNet', {}, r'is not known; if it has some, name .* \(its modules are stem, body\)'),
         (
             'StrangersNet',
             dict(residual_stages=['body.part7']),
-            r"residual_stages=\['body.part7'\]: give a list",
+            "no module 'body.part7' with blocks in it; some",
+        ),
+        ('StrangersNet', dict(residual_stages=['stem']), 'some that have are body, body.part0, body.part1'),
+        (
+            'StrangersNet',
+            dict(residual_stages=[STAGES[0]] * 2),
+            "named once, and 'body.part0' is or contains",
+        ),
+        (
+            'StrangersNet',
+            dict(residual_stages=['body', STAGES[0]]),
+            "once, and 'body' is or contains another",
         ),
         ('StrangersNet', dict(residual_stages='body.part0'), "residual_stages='body.part0': give a list"),
         ('StrangersNet', dict(residual_stages=[]), r'residual_stages=\[\]: give a list'),

@@ -37,8 +37,8 @@ def find_stages(network: nn.Module, residual_stages: Sequence[str] | None, group
     if not stages:
         children = ', '.join(name for name, _ in network.named_children())
         raise InputError(
-            f'{_name(network)}: where its residual stages are is not known; name the modules that hold the '
-            f"blocks of each stage, such as residual_stages=['layer1', 'layer2'] (its modules are {children})"
+            f'{_name(network)}: where its residual stages are is not known; if it has some, name the modules '
+            f'that hold the blocks of each, as in residual_stages=[...] (its modules are {children})'
         )
     if group is None:
         return stages
@@ -55,13 +55,19 @@ def _name(network: nn.Module) -> str:
 
 
 def _named(network: nn.Module, names: Sequence[str]) -> list[Stage]:
-    modules = dict(network.named_modules())
-    wrong = [names] if isinstance(names, str) else [name for name in names if name not in modules]
-    if wrong or not names:
-        raise InputError(
-            f'residual_stages={names!r}: give a list of names of modules of {_name(network)}, such as '
-            f'{[name for name, _ in network.named_children()]}'
-        )
+    given, modules = f'residual_stages={names!r}', dict(network.named_modules())
+    if isinstance(names, str) or not names:
+        raise InputError(f'{given}: give a list of names of modules of {_name(network)}')
+    for i, name in enumerate(names):
+        if name not in modules or not _blocks(modules[name]):
+            containers = nn.Sequential, nn.ModuleList, nn.ModuleDict
+            known = [each for each, module in modules.items() if isinstance(module, containers)]
+            raise InputError(
+                f'{given}: {_name(network)} has no module {name!r} with blocks in it; some that have are '
+                f'{", ".join(known[:10])}'
+            )
+        if any(f'{other}.'.startswith(f'{name}.') for j, other in enumerate(names) if j != i):
+            raise InputError(f'{given}: a stage can be named once, and {name!r} is or contains another one')
     return [Stage(_blocks(modules[name]), []) for name in names]
 
 
