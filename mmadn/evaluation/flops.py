@@ -44,7 +44,8 @@ def complexity(model, inputs) -> dict:
     """
     model = present_branch(model)
     model = getattr(model, 'detector', model)
-    inputs = inputs[:, 0] if inputs.ndim == 5 else inputs
+    if isinstance(inputs, torch.Tensor) and inputs.ndim == 5:
+        inputs = inputs[:, 0]
     counter = FlopAnalyzer(model, inputs)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     counter.set_op_handle('aten::scaled_dot_product_attention', _attention_flops)

@@ -88,7 +88,7 @@ def adaptive(backbone: type[nn.Module]) -> type[AdaptiveBackbone]:
 
 
 def _by_its_stock_class(network: AdaptiveBackbone) -> tuple:
-    return _new_adaptive, (stock_class(type(network)),), network.__dict__
+    return _new_adaptive, (stock_class(type(network)),), network.__getstate__()
 
 
 def _new_adaptive(backbone: type[nn.Module]) -> AdaptiveBackbone:
