@@ -116,7 +116,8 @@ def _is_left_over(cfg: Config) -> bool:
 def move_data(cfg: Config, new: str) -> None:
     """Moves all paths of the data of a config to another root; nothing, if some are under it already."""
     loaders = _loaders(cfg)
-    paths, roots = set(_strings(loaders)), _roots(cfg)
+    paths = set(_strings(loaders))
+    roots = {root.rstrip('/') for root in _strings(loaders, 'data_root')} - {''}
     old = (cfg.get('data_root') or '').rstrip('/')
     if not any(loaders) or (old == new and any(_is_under(path, new) for path in paths)):
         return
@@ -133,11 +134,6 @@ def move_data(cfg: Config, new: str) -> None:
 
 def _loaders(cfg: Config) -> list[dict | None]:
     return [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-
-
-def _roots(cfg: Config) -> set[str]:
-    """The roots that the data sets have."""
-    return {root.rstrip('/') for root in _strings(_loaders(cfg), 'data_root')} - {''}
 
 
 def _strings(node: Any, key: str | None = None) -> Iterator[str]:

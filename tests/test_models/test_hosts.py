@@ -313,6 +313,7 @@ def test_a_plain_module_needs_no_more():
         ('StrangersNet', dict(residual_stages=STAGES, mandatory=(1, 4)), 'each at least 1 and at most 2, 3'),
         ('ResNet', dict(RESNET, group=3), 'group=3: ResNet has 4 stages of its own; remove it'),
         ('EfficientNet', dict(arch='b0'), 'EfficientNet: where its residual stages are is not known'),
+        ('LeViT', dict(arch='128s'), 'LeViT: where its residual stages are is not known'),
     ],
 )
 def test_what_does_not_fit_is_one_line(type_, settings, message):

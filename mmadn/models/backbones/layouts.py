@@ -104,11 +104,8 @@ def _swin(network: nn.Module) -> list[Stage] | None:
 
 def _convnext(network: nn.Module) -> list[Stage] | None:
     """ConvNeXt: a downsampling layer follows the switch of the stage that it feeds; the stem serves both."""
-    downsampling = [[], *([layer] for layer in _modules(network, 'downsample_layers')[1:])]
-    return [
-        Stage(_blocks(stage), before)
-        for stage, before in zip(_modules(network, 'stages'), downsampling, strict=False)
-    ]
+    pairs = zip(_modules(network, 'stages'), _modules(network, 'downsample_layers'), strict=False)
+    return [Stage(_blocks(stage), [layer] if i else []) for i, (stage, layer) in enumerate(pairs)]
 
 
 def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
