@@ -19,8 +19,9 @@ def main() -> None:
     option(
         'name',
         choices=STUDIES,
-        help='letters: the ablations on drawn letters; detection: Mask R-CNN on drawn shapes',
+        help='letters: networks and ablations on drawn letters; detection: Mask R-CNN on drawn shapes',
     )
+    option('--only', nargs='+', help='comparisons, by their names; by default all')
     option('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of every training; by default 0 1 2')
     option('--jobs', type=int, default=default_jobs(), help='trainings at a time, by default one a core')
     option('--budget', type=float, help='minutes; what would not end in them is left for the next call')
@@ -31,6 +32,7 @@ def main() -> None:
     study, work_dir = STUDIES[args.name], args.work_dir or f'work_dirs/study/{args.name}'
     out = args.out or work_dir
     with cli.plain_errors():
+        study = study.only(args.only) if args.only else study
         rows = run_study(study, args.seeds, work_dir, args.jobs, args.budget)
         write_report(rows, study, out, command=shlex.join(['python', *sys.argv]))
     for name, group in compared(rows, study).items():

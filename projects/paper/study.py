@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from mmadn.errors import FailedError
+from mmadn.errors import FailedError, InputError
 from mmadn.evaluation.subnets import is_adaptive
 from mmadn.utils.cores import available_cores
 
@@ -83,6 +83,26 @@ class Study:
 
     def __post_init__(self):
         object.__setattr__(self, 'comparisons', self.comparisons or {'study': tuple(self.runs)})
+
+    def only(self, comparisons: Sequence[str]) -> 'Study':
+        """The part of the study that makes some of its comparisons.
+
+        Raises:
+            ValueError: There is no such comparison.
+        """
+        for name in comparisons:
+            if name not in self.comparisons:
+                raise InputError(f'no comparison {name!r}: choose from {", ".join(self.comparisons)}')
+        needed = {run for name in comparisons for run in self.comparisons[name]}
+        for name in reversed(self.runs):  # what a run needs stands before it
+            if name in needed:
+                needed |= {self.runs[name].weights_of, self.runs[name].teacher}
+        return replace(
+            self,
+            runs={name: run for name, run in self.runs.items() if name in needed},
+            comparisons={name: self.comparisons[name] for name in comparisons},
+            claims=[claim for claim in self.claims if {claim.better[0], claim.worse[0]} <= needed],
+        )
 
 
 def default_jobs() -> int:

@@ -267,6 +267,7 @@ def test_numpy_resizes_as_the_libraries(monkeypatch, backend, interpolation, siz
         (dict(type='CenterCrop', crop_size=9, auto_pad=True), 'does not know, CenterCrop'),
         (dict(type='Pad', size=(9, 9), padding_mode='edge'), 'does not know, Pad'),
         (dict(type='mmpretrain.ColorJitter'), 'does not know, ColorJitter'),
+        (dict(type='mmpretrain.CenterCrop', crop_size=9), 'its test pipeline crops'),
     ],
 )
 def test_a_pipeline_that_is_not_understood_is_not_written(step, says):

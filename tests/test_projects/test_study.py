@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_a_checkpoint_is_calibrated_before_its_test(commands, tmp_path):
         ('tools/calibrate_norms.py', adaptive.config, str(trained), str(calibrated)),
         ('tools/test_subnets.py', adaptive.config, str(calibrated), '--work-dir'),
     ]
+
+
+def test_a_part_of_a_study_has_all_that_it_needs():
+    runs = {**CHAINED.runs, 'alone': SMALL.runs['stock']}
+    whole = replace(
+        CHAINED,
+        runs=runs,
+        comparisons={'a': ('skipped',), 'b': ('alone',)},
+        claims=[Claim(('skipped', 'TTTT'), ('teacher', '')), Claim(('alone', ''), ('teacher', ''))],
+    )
+    part = whole.only(['a'])
+    assert list(part.runs) == ['teacher', 'skipped'] and list(part.comparisons) == ['a']
+    assert part.claims == whole.claims[:1]
+    with pytest.raises(ValueError, match="no comparison 'c': choose from a, b"):
+        whole.only(['c'])
 
 
 def test_the_summary_of_all_depths():
@@ -233,12 +249,16 @@ def test_a_teacher_is_given_by_name(monkeypatch):
     assert taught
     for path in taught:
         monkeypatch.delenv('TEACHER', raising=False)
-        (hook,) = Config.fromfile(root / path).custom_hooks
-        config = Config.fromfile(root / hook.teacher.config)
-        assert hook.teacher.checkpoint == f'{config.work_dir}/iter_{config.train_cfg.max_iters}.pth'
+        config = Config.fromfile(root / path)
+        teachers = [hook.teacher for hook in config.custom_hooks if 'teacher' in hook]
+        assert teachers or config.load_from
+        theirs = Config.fromfile(root / CONFIGS / 'resnet50-long_letters.py')
+        last = f'{theirs.work_dir}/iter_{theirs.train_cfg.max_iters}.pth'
+        assert {config.get('load_from') or last, *(teacher.checkpoint for teacher in teachers)} == {last}
         monkeypatch.setenv('TEACHER', '/elsewhere/a.pth')
-        (hook,) = Config.fromfile(root / path).custom_hooks
-        assert hook.teacher.checkpoint == '/elsewhere/a.pth'
+        config = Config.fromfile(root / path)
+        teachers = [hook.teacher.checkpoint for hook in config.custom_hooks if 'teacher' in hook]
+        assert {config.get('load_from') or '/elsewhere/a.pth', *teachers} == {'/elsewhere/a.pth'}
 
 
 @pytest.mark.parametrize('gpus, jobs', [(0, 3), (1, 3), (2, 3)])

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from torch import nn
 
-from ...errors import FailedError
+from ...errors import FailedError, InputError
 from .session import open_session
 from .tracing import example_images, outputs_of
 
@@ -21,7 +22,14 @@ def at_depth(model: nn.Module, skip: str | None) -> AbstractContextManager:
 
 def runner(path: Path, adaptive: bool) -> Callable:
     """A function of a depth and of named inputs, which gives the outputs of a file by their names."""
-    session = open_session(path)
+    try:
+        session = open_session(path)
+    except InputError as error:
+        reason = str(error.__cause__).strip().rpartition('. ')[2]
+        raise FailedError(
+            f'onnxruntime {onnxruntime.__version__} cannot load the file, so it was not written ({reason}); '
+            'an older opset may help'
+        ) from error
     names = [value.name for value in session.get_outputs()]
 
     def run(skip: str | None, **inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -32,8 +32,13 @@ def describe_preprocessing(cfg: Config | None, model: nn.Module) -> dict:
     try:
         if cfg is None:
             raise _Unknown('it was exported without cfg')
-        steps = [_step(transform) for transform in _test_pipeline(cfg)]
-        return {'preprocess': {'steps': [step for step in steps if step], **_batching(model)}}
+        steps = [step for step in map(_step, _test_pipeline(cfg)) if step]
+        batching = _batching(model)
+        if type(model.data_preprocessor).__name__ == 'DetDataPreprocessor':
+            for step in steps:
+                if step['type'] == 'CenterCrop':  # nor does mmdet know where the crop was
+                    raise _Unknown('its test pipeline crops, so that boxes could not be put back')
+        return {'preprocess': {'steps': steps, **batching}}
     except _Unknown as unknown:
         return {'no_preprocess': str(unknown)}
 

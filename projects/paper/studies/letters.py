@@ -11,6 +11,8 @@ FULL = f'{CONFIGS}/resnet50_letters.py'
 BASE = f'{CONFIGS}/resnet50-base_letters.py'
 ADAPTIVE_LONG = f'{CONFIGS}/resnet50_adn-long_letters.py'
 SHARED_LONG = f'{CONFIGS}/resnet50_adn-shared-shortcuts-long_letters.py'
+MOBILENET = f'{CONFIGS}/mobilenetv2_adn-long_letters.py'
+FINETUNE = f'{CONFIGS}/resnet50_adn-finetune'
 ENDS = ('FFFF', 'TTTT')
 
 # 3600 iterations, of networks that are compared with each other.
@@ -21,11 +23,29 @@ LONG = {
     'shared shortcuts, long, calibrated': Run(
         SHARED_LONG, weights_of='shared shortcuts, long', calibrated=True
     ),
+    'no self-distillation, long': Run(f'{CONFIGS}/resnet50_adn-no-distillation-long_letters.py'),
     'individual, full, long': Run(f'{CONFIGS}/resnet50-long_letters.py'),
     'individual, -base, long': Run(f'{CONFIGS}/resnet50-base-long_letters.py'),
     'distilled, -base, long': Run(
         f'{CONFIGS}/resnet50-base-long_distilled_letters.py', teacher='individual, full, long'
     ),
+}
+# Every family at all depths; norms are calibrated where there are batch norms.
+FAMILIES = {
+    'MobileNetV2': Run(MOBILENET),
+    'MobileNetV2, calibrated': Run(MOBILENET, weights_of='MobileNetV2', calibrated=True),
+    'ConvNeXt': Run(f'{CONFIGS}/convnext_adn-long_letters.py'),
+    'Swin': Run(f'{CONFIGS}/swin_adn-long_letters.py'),
+    'ViT': Run(f'{CONFIGS}/vit_adn-long_letters.py'),
+    'ViT, mandatory 1,1,1,1': Run(f'{CONFIGS}/vit_adn-mandatory1111-long_letters.py'),
+}
+# A trained stock network becomes adaptive in 900 iterations more; -base learns for as many as both together.
+FINETUNED = {
+    'fine-tuned': Run(f'{FINETUNE}_letters.py', teacher='individual, full, long'),
+    'fine-tuned, no teacher': Run(f'{FINETUNE}-no-teacher_letters.py', teacher='individual, full, long'),
+    'fine-tuned, no labels': Run(f'{FINETUNE}-no-labels_letters.py', teacher='individual, full, long'),
+    'fine-tuned, neither': Run(f'{FINETUNE}-neither_letters.py', teacher='individual, full, long'),
+    'individual, -base, 4500': Run(f'{CONFIGS}/resnet50-base-4500_letters.py'),
 }
 # 1000 iterations.
 SHORT = {
@@ -51,12 +71,14 @@ ABLATIONS = {
 }
 
 STUDY = Study(
-    runs={**LONG, **SHORT, **ABLATIONS},
+    runs={**LONG, **FAMILIES, **FINETUNED, **SHORT, **ABLATIONS},
     skips=None,
     shown=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
     metrics={'accuracy/top1': 'top-1 (%)'},
     comparisons={
         'individual': tuple(LONG),
+        'depths': (*(name for name in LONG if name.startswith(('adaptive', 'shared'))), *FAMILIES),
+        'finetuning': ('individual, full, long', *FINETUNED),
         'table3': (
             'individual, full',
             'individual, -base',
@@ -79,6 +101,9 @@ STUDY = Study(
         Claim(('adaptive, long', 'TTTT'), ('individual, -base, long', '')),
         Claim(('adaptive, long', 'FFFF'), ('individual, full, long', '')),
         Claim(('adaptive', 'TTTT'), ('individual, full, skipped', 'TTTT')),
+        Claim(('fine-tuned', 'FFFF'), ('individual, full, long', '')),
+        Claim(('fine-tuned', 'TTTT'), ('individual, -base, 4500', '')),
+        *(Claim(('adaptive, long', skip), ('no self-distillation, long', skip)) for skip in ENDS),
         *(
             Claim(('adaptive', skip), (ablation, skip))
             for ablation in (
