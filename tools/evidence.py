@@ -95,10 +95,29 @@ def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
             'fig4b',
             'One network and individual ones',
             {
-                'sub-networks of one': ['adaptive, long'],
+                'sub-networks of one': ['adaptive, long, calibrated'],
                 'individual': ['individual, full, long', 'individual, -base, long'],
                 'individually distilled': ['distilled, -base, long'],
             },
+        ),
+        pareto(
+            'depths/resnet50',
+            'All depths of a narrow ResNet50',
+            {
+                'as trained': ['adaptive, long'],
+                'calibrated': ['adaptive, long, calibrated'],
+                'fine-tuned from stock': ['fine-tuned'],
+            },
+        ),
+        pareto(
+            'depths/mobilenetv2',
+            'All depths of a narrow MobileNetV2',
+            {'as trained': ['MobileNetV2'], 'calibrated': ['MobileNetV2, calibrated']},
+        ),
+        pareto(
+            'fig7',
+            'Mandatory blocks of ViT',
+            {'mandatory 2,2,2,2': ['ViT'], 'mandatory 1,1,1,1': ['ViT, mandatory 1,1,1,1']},
         ),
         Part('fig5', ['analysis/curves.py', adaptive[0].parent], files(REPORT, 'adaptive, long')[:1]),
         pareto(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from mmadn.depth import SkipAwareNorm
+from mmadn.depth import PathNorm, SkipAwareNorm
 from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
 
@@ -77,14 +77,18 @@ def onnx(settings: Settings) -> dict:
 
 
 def _vary(model: torch.nn.Module) -> None:
-    """Makes the two copies of every norm differ, or a file would need only one, and fills what is zero."""
+    """Makes all copies of every norm differ, as after training and calibration, and fills what is zero."""
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
         if not weight.any():  # a head of zeros would hide every difference
             weight.data.normal_(0, 0.02, generator=generator)
     for module in model.modules():
-        if isinstance(module, SkipAwareNorm):
-            for tensor in module.skip.state_dict().values():
+        if isinstance(module, PathNorm):
+            copies = [*module.buffers(recurse=False)]  # calibrated, each pair of flags has its statistics
+            module.calibrated = bool(copies)
+            if isinstance(module, SkipAwareNorm):
+                copies += module.skip.state_dict().values()
+            for tensor in copies:
                 if tensor.is_floating_point():
                     tensor.mul_(torch.rand(tensor.shape, generator=generator) * 0.2 + 0.9)
                     tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.05)

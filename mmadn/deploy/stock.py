@@ -106,6 +106,13 @@ def _convnext(backbone: AdaptiveDepth, args: dict) -> Shortened:
     return Shortened({'depths': depths}, {'arch': {'depths': depths, 'channels': list(backbone.channels)}})
 
 
+def _cspnext(backbone: AdaptiveDepth, args: dict) -> Shortened:
+    settings = args.get('arch_ovewrite') or backbone.arch_settings[args.get('arch', 'P5')]
+    blocks = [len(running(getattr(backbone, name)[-1].blocks)) for name in backbone.layers[1:]]
+    settings = [[*row[:2], number, *row[3:]] for row, number in zip(settings, blocks, strict=False)]
+    return Shortened({}, {'arch_ovewrite': settings, 'deepen_factor': 1.0})
+
+
 def _pyramid(backbone: AdaptiveDepth, args: dict) -> Shortened:
     return Shortened({}, {'num_layers': [len(running(blocks)) for _, blocks, _ in backbone.layers]})
 
@@ -140,6 +147,8 @@ def _transformer(backbone: AdaptiveDepth, args: dict) -> Shortened:
 
 # By the name of the stock class, which is one in all libraries; it serves the classes derived from it too.
 SHORTENED = {
+    'CSPDarknet': _cspnext,
+    'CSPNeXt': _cspnext,
     'ConvNeXt': _convnext,
     'MixVisionTransformer': _pyramid,
     'MobileNetV2': _mobilenet_v2,

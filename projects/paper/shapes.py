@@ -1,4 +1,4 @@
-"""A small detection task: coloured shapes drawn over crops of photographs, in the format of COCO."""
+"""Coloured shapes drawn over crops of photographs, a small task of detection and of segmentation."""
 
 import colorsys
 import json
@@ -21,6 +21,7 @@ SPLITS = {'train': (0, 0.5), 'val': (0.5, 0.75), 'test': (0.75, 1)}
 def write_shapes(root: str | Path, train: int = 800, val: int = 100, test: int = 200, seed: int = 0) -> None:
     """Writes `root/{train,val,test}/<number>.png` and `root/annotations/<split>.json`; once is enough.
 
+    For segmentation `root/labels/<split>/<number>.png` has the class of each pixel, 0 for the background.
     The images are 128x128, RGB. Each has up to six shapes; one image in 16 has none. Masks are exact: a shape
     loses what later ones cover and what lies outside. The class shows in the outline and, less surely, in the
     hue.
@@ -44,12 +45,14 @@ def write_shapes(root: str | Path, train: int = 800, val: int = 100, test: int =
         for number, (split, count) in enumerate(dict(train=train, val=val, test=test).items()):
             print(f'Drawing {count} {split} images in {root}', flush=True)
             (made / split).mkdir()
+            (made / 'labels' / split).mkdir(parents=True)
             parts = [_part(photograph, *SPLITS[split]) for photograph in photographs]
             images, annotations = [], []
             for i in range(count):
                 pixels, objects = draw(np.random.default_rng([seed, number, i]), parts)
                 name = f'{i:04d}.png'
                 Image.fromarray(pixels).save(made / split / name)
+                Image.fromarray(label_map(objects)).save(made / 'labels' / split / name)
                 images.append(dict(id=i + 1, file_name=name, height=SIZE, width=SIZE))
                 for label, mask in objects:
                     annotations.append(_annotation(len(annotations) + 1, i + 1, label, mask))
@@ -104,6 +107,14 @@ def draw(
         pixels[mask] = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, *rng.uniform(0.5, 1, 2)))
     pixels += rng.normal(0, 6, pixels.shape)
     return pixels.clip(0, 255).astype(np.uint8), [(label, mask) for label, mask, _ in objects]
+
+
+def label_map(objects: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The class of each pixel, uint8 of shape (128, 128): 0 is the background, i + 1 is CLASSES[i]."""
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    for label, mask in objects:
+        labels[mask] = label + 1
+    return labels
 
 
 def outline(name: str, rotation: float) -> np.ndarray:

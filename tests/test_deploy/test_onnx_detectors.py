@@ -21,7 +21,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
-from mmadn.deploy.onnx import export, whole  # noqa: E402
+from mmadn.deploy.onnx import detections, export, whole  # noqa: E402
 from mmadn.deploy.onnx.comparing import runner  # noqa: E402
 from mmadn.deploy.onnx.detections import _Compared, _lowered, compare_detections  # noqa: E402
 from mmadn.deploy.onnx.pasting import paste_masks  # noqa: E402
@@ -176,6 +176,28 @@ def test_a_file_that_detects_something_else_is_refused(mask_rcnn, tmp_path, name
     path = changed(path, tmp_path, name, change)
     with pytest.raises(RuntimeError, match=says), torch.no_grad():
         compare_detections(model, path, SHAPE, ['FF'], True, True)
+
+
+def test_what_differs_in_some_images_alone_is_compared_in_others(mask_rcnn, monkeypatch):
+    """As where scores are equal, whose order nobody promises."""
+    model, path, _ = mask_rcnn
+    examples, seeds = detections._examples, []
+
+    def watched(*args):
+        seeds.append(args[-1])
+        return examples(*args)
+
+    def unlucky(path, adaptive):
+        run = runner(path, adaptive)
+        return lambda skip, **inputs: {
+            name: values + 1 if name == 'labels' and seeds[-1] < 2 else values
+            for name, values in run(skip, **inputs).items()
+        }
+
+    monkeypatch.setattr(detections, '_examples', watched)
+    monkeypatch.setattr(detections, 'runner', unlucky)
+    (row,) = compare_detections(model, path, SHAPE, ['TF'], True, True)
+    assert seeds == [0, 1, 2] and row['detections'] >= 10 and not row['missing']
 
 
 def test_a_comparison_lowers_the_threshold_until_there_are_detections():

@@ -2,6 +2,9 @@
 
 Detections are compared, not their absence: where mmdet finds few in the random images of a comparison, both
 get a lower threshold of the scores until it does. They are compared as sets, as rounding orders near scores.
+Equal scores, as saturated ones are, have no order at all, and which box comes first can change what it
+suppresses, and so on through a whole cluster of boxes. A file that is wrong differs in any images; so other
+images are tried before one is refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +26,7 @@ CORNERS, SCORES = 0.01, 1e-4  # by which the corners, in pixels, and the score o
 MISSING = 0.01  # of the detections may have no counterpart, as rounding can decide what suppresses what
 MASKS = 1e-4  # of the pixels of masks may differ
 TIE = 1e-6  # of scores: the last ones of a full list may be others with the same score
+TRIES = 3  # of different images
 WANTED = 10  # detections in a comparison
 NOTHING = 1.0  # a threshold that no score passes
 
@@ -44,19 +48,23 @@ def compare_detections(
     rows = []
     for skip in skips:
         where = f' at depth {skip}' if skip else ''
-        compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
-        with at_depth(model, skip):
-            for inputs, expected in _examples(model, shape, skip in (skips[0], skips[-1]), dynamic, where):
-                found = run(skip, **inputs)
-                for i, size in enumerate(inputs['sizes'].tolist()):
-                    compared.add(expected[i], {name: values[i] for name, values in found.items()}, size)
+        thorough = skip in (skips[0], skips[-1])
+        for seed in range(TRIES):
+            compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
+            with at_depth(model, skip):
+                for inputs, expected in _examples(model, shape, thorough, dynamic, where, seed):
+                    found = run(skip, **inputs)
+                    for i, size in enumerate(inputs['sizes'].tolist()):
+                        compared.add(expected[i], {name: values[i] for name, values in found.items()}, size)
+            if compared.agree():
+                break
         compared.check(where)
         rows.append({'skip': skip, **compared.row()})
     return rows
 
 
 def _examples(
-    model: nn.Module, shape: Sequence[int], thorough: bool, dynamic: bool, where: str
+    model: nn.Module, shape: Sequence[int], thorough: bool, dynamic: bool, where: str, seed: int
 ) -> Iterator[tuple[dict[str, np.ndarray], list[InstanceData]]]:
     """Inputs of a file, and what mmdet detects in them.
 
@@ -67,7 +75,7 @@ def _examples(
     usual = last_head(model).test_cfg.get('score_thr')
     half = (1, channels, -(-height // 2), -(-width // 2)) if dynamic else (1, *shape)
     for number, size in enumerate([half, (2, *shape)] if thorough else [half]):
-        images = example_images(model, *size)
+        images = example_images(model, *size, seed=seed)
         features = list(outputs_of(model, images).values())
         for feature in features:
             check_finite(feature.numpy(force=True), where)
@@ -134,11 +142,14 @@ class _Compared:
             self.pixels += masks.size
             self.wrong += int((masks != expected.masks.numpy(force=True)[rows]).sum())
 
+    def agree(self) -> bool:
+        return 0 < self.detections and self.missing <= MISSING * self.detections
+
     def check(self, where: str) -> None:
         """Raises RuntimeError where too much differs."""
         if not self.detections + self.missing:
             raise FailedError(f'mmdet detects nothing{where} even at scores near 0, so no file was compared')
-        if self.missing > MISSING * self.detections:
+        if not self.agree():
             raise FailedError(
                 f'the file would detect something else than mmdet{where}: {self.detections} detections agree '
                 f'and {self.missing} are in one of both alone; it was not written'

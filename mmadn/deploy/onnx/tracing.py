@@ -31,9 +31,9 @@ def outputs_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return {f'feature_{i}': feature for i, feature in enumerate(features)}
 
 
-def example_images(model: nn.Module, *size: int) -> Tensor:
-    """Random images of a size (N, 3, H, W), always the same ones, on the device of the model."""
-    generator = torch.Generator().manual_seed(sum(size))
+def example_images(model: nn.Module, *size: int, seed: int = 0) -> Tensor:
+    """Random images of a size (N, 3, H, W), by a seed always the same ones, on the device of the model."""
+    generator = torch.Generator().manual_seed(sum(size) + seed)
     return torch.randn(size, generator=generator).to(next(model.parameters()).device)
 
 

@@ -47,11 +47,12 @@ class AdaptiveBackbone(AdaptiveDepth):
 
     def sub_paths(self, mandatory: Sequence[int] | None) -> list[tuple[list, list]]:
         stages = find_stages(self, self.residual_stages, self.group)
+        place = {module: i for i, module in enumerate(self.modules())}  # what runs first is defined first
         paths, waiting = [], []
         for stage, (required, skippable) in zip(
             stages, split([stage.blocks for stage in stages], mandatory), strict=True
         ):
-            required.extend(stage.beside)
+            required = sorted([*required, *stage.beside], key=place.get)
             if len(stage.blocks) > 1:
                 paths.append(([*waiting, *required], skippable))
                 waiting = []

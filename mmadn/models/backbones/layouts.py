@@ -108,12 +108,31 @@ def _convnext(network: nn.Module) -> list[Stage] | None:
     return [Stage(_blocks(stage), [layer] if i else []) for i, (stage, layer) in enumerate(pairs)]
 
 
+def _cspnext(network: nn.Module) -> list[Stage] | None:
+    """CSPNeXt and CSPDarknet: the blocks inside each CSP layer, where they add their input to their output.
+
+    Everything else of a stage follows its switch. Where the blocks are not residual, as in the last stage,
+    the CSP layer counts as a single block, which has nothing to skip.
+    """
+    layers = [getattr(network, name) for name in _strings(network, 'layers')]
+    stages = [list(layer) for layer in layers if isinstance(layer, nn.Sequential)]
+    stages = [stage for stage in stages if hasattr(stage[-1], 'final_conv')]
+    return [
+        Stage(_blocks(csp), [*before, *_convolutions(csp)])
+        if all(block.add_identity for block in _blocks(csp))
+        else Stage([csp], before)
+        for *before, csp in stages
+    ]
+
+
+def _convolutions(csp: nn.Module) -> list[nn.Module]:
+    return [csp.main_conv, csp.short_conv, csp.final_conv]
+
+
 def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
     """MobileNetV2: the stem follows the first switch, and the last convolution, if any, the last one."""
-    names = getattr(network, 'layers', None)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return None
-    if not hasattr(network, 'conv1'):  # Darknet and its relatives, whose stages are more than blocks
+    names = _strings(network, 'layers')
+    if not names or not hasattr(network, 'conv1'):  # Darknet, whose stages are more than blocks
         return None
     layers = [getattr(network, name) for name in names]
     stages = [Stage(_blocks(layer), []) for layer in layers if isinstance(layer, nn.Sequential)]
@@ -142,10 +161,16 @@ def _sequence(network: nn.Module) -> list[nn.Module]:
     return [] if any(isinstance(layer, containers) for layer in layers) else layers
 
 
+def _strings(network: nn.Module, name: str) -> list[str]:
+    """The names of modules that a list of a network holds, if it is one of names."""
+    names = getattr(network, name, None)
+    return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else []
+
+
 def _modules(network: nn.Module, name: str) -> list[nn.Module]:
     """What a list of modules holds, if the network has one of this name."""
     modules = getattr(network, name, None)
     return list(modules) if isinstance(modules, nn.ModuleList) else []
 
 
-LAYOUTS = _resnet, _swin, _convnext, _mobilenet_v2, _pyramid
+LAYOUTS = _resnet, _swin, _convnext, _cspnext, _mobilenet_v2, _pyramid

@@ -15,4 +15,4 @@ custom_hooks = [
     dict(type='mmadn.SelfDistillationHook', labels=True, teacher=teacher),
     dict(type='mmadn.CalibrationHook'),
 ]
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

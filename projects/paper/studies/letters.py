@@ -73,7 +73,7 @@ ABLATIONS = {
 STUDY = Study(
     runs={**LONG, **FAMILIES, **FINETUNED, **SHORT, **ABLATIONS},
     skips=None,
-    shown=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT'),
+    shown=('FFFF', 'TFFF', 'TTFF', 'TTTF', 'TTTT', 'FFFFF', 'TTFFF', 'TTTFF', 'TTTTT'),
     metrics={'accuracy/top1': 'top-1 (%)'},
     comparisons={
         'individual': tuple(LONG),
