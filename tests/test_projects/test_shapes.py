@@ -9,6 +9,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from mmadn import cli
@@ -91,12 +92,24 @@ def test_mmdet_trains_on_all_of_it(root):
         assert [mask.sum() for mask in found.masks.masks] == [a['area'] for a in expected]
 
 
+def test_labels_of_pixels_are_the_masks(root):
+    found = json.loads((root / 'annotations' / 'train.json').read_text())
+    for image in found['images']:
+        labels = np.asarray(Image.open(root / 'labels' / 'train' / image['file_name'])).copy()
+        for annotation in found['annotations']:
+            if annotation['image_id'] == image['id']:
+                mask = rle.decode(annotation['segmentation']).astype(bool)
+                assert (labels[mask] == annotation['category_id']).all()
+                labels[mask] = 0
+        assert not labels.any()
+
+
 def test_the_same_bytes_each_time_and_others_by_another_seed(root, tmp_path):
     few = dict(train=3, val=2, test=0)
     for name, seed in (('first', 0), ('again', 0), ('other', 1)):
         shapes.write_shapes(tmp_path / name, **few, seed=seed)
     names = files(tmp_path / 'first')
-    assert len(names) == 3 + 2 + 3 and files(tmp_path / 'again') == names
+    assert len(names) == 2 * (3 + 2) + 3 and files(tmp_path / 'again') == names
     assert filecmp.cmpfiles(tmp_path / 'first', tmp_path / 'again', names, shallow=False)[0] == names
     pictures = [name for name in names if name.endswith('.png')]
     assert filecmp.cmpfiles(tmp_path / 'first', tmp_path / 'other', pictures, shallow=False)[1] == pictures
