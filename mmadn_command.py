@@ -26,6 +26,11 @@ COMMANDS = {
 def main() -> None:
     asked, *arguments = sys.argv[1:] or ['--help']
     command = asked.replace('_', '-')
+    if command in COMMANDS and not find_spec('mmengine'):
+        sys.exit(
+            f'error: mmadn {command} needs PyTorch and OpenMMLab, which are not installed here; exported '
+            'files are run by AdaptiveSession of mmadn.deploy'
+        )
     if command in COMMANDS:
         sys.argv = [f'mmadn {command}', *arguments]
         tool = folder() / 'tools' / f'{command.replace("-", "_")}.py'

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import InputError
 
@@ -24,16 +25,23 @@ class DepthNames:
         Raises:
             ValueError: `skip` is none of these, or has not one entry a skippable stage.
         """
-        n, name = self.num_skippable_stages, skip
-        if isinstance(skip, bool):
-            name = 'FT'[skip] * n
-        elif isinstance(skip, (list, tuple)) and all(isinstance(s, bool) for s in skip):
-            name = ''.join('FT'[s] for s in skip)
-        elif isinstance(skip, str):
-            name = PRESETS[skip] * n if skip in PRESETS else skip
+        n, name = self.num_skippable_stages, _plain(skip)
+        if isinstance(name, (list, tuple)):
+            name = [_plain(flag) for flag in name]
+        if isinstance(name, bool):
+            name = 'FT'[name] * n
+        elif isinstance(name, list) and all(isinstance(flag, bool) for flag in name):
+            name = ''.join('FT'[flag] for flag in name)
+        elif isinstance(name, str):
+            name = PRESETS[name] * n if name in PRESETS else name
         if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
             raise InputError(
                 f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
                 f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
             )
         return name
+
+
+def _plain(value: Any) -> Any:
+    """A value in Python's own types, where it is one of numpy's or torch's."""
+    return value.tolist() if hasattr(value, 'tolist') else value

@@ -5,7 +5,10 @@ does without onnx and onnxruntime.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+from ..errors import MissingPackageError
 
 HOMES = {
     'AdaptiveSession': '.onnx.session',
@@ -26,4 +29,12 @@ __all__ = [name for name in HOMES if name not in ('AdaptiveSession', 'export_onn
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(HOMES[name], __name__), name)
+    try:
+        return getattr(import_module(HOMES[name], __name__), name)
+    except ModuleNotFoundError as error:
+        if find_spec('mmengine'):
+            raise
+        raise MissingPackageError(
+            f'mmadn.deploy.{name} needs PyTorch and OpenMMLab ({error}); AdaptiveSession and DepthController '
+            'do without them'
+        ) from error

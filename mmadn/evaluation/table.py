@@ -73,23 +73,23 @@ def read_table(table) -> list[dict]:
 
 
 def read_report(path) -> dict:
-    """A `profile.json` or `subnets.json`, whole; raises OSError, or ValueError for another file."""
+    """A `profile.json` or `subnets.json`, whole, or a list of rows; raises OSError, or ValueError."""
     try:
         report = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f'{path} is not JSON: {error}') from None
+    if isinstance(report, list):
+        report = {'subnets': report}
     if not isinstance(report, dict) or 'subnets' not in report:
         raise InputError(
-            f'{path} has no "subnets"; give a profile.json of tools/profile_subnets.py or a subnets.json '
-            'of tools/test_subnets.py'
+            f'{path} has no "subnets"; give a profile.json of tools/profile_subnets.py, a subnets.json '
+            'of tools/test_subnets.py or a list of rows'
         )
     return report
 
 
 def quality_of(rows: list[dict], metric: str | None = None) -> str:
     """The column that says how good a depth is: `metric`, or the first metric, or without one GFLOPs.
-
-    Where a table has latencies alone, as that of an exported file, what takes longer computes more.
 
     Raises:
         ValueError: There is no such column.
@@ -99,8 +99,6 @@ def quality_of(rows: list[dict], metric: str | None = None) -> str:
         raise InputError(f'metric={metric!r}: the table has {", ".join(names) or "no metrics"}')
     if names:
         return metric or names[0]
-    if not any('gflops' in row for row in rows) and all('latency_p50_ms' in row for row in rows):
-        return 'latency_p50_ms'
     check_column(rows, 'gflops', 'accuracies or gflops')
     return 'gflops'
 

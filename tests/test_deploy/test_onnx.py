@@ -523,7 +523,7 @@ def test_the_tool_writes_a_file_of_one_depth(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(
         session.run(None, {'images': images.numpy()})[0], expected, rtol=1e-4, atol=1e-4
     )
-    with pytest.raises(ValueError, match='no input for the depth at the fixed depth FT'):
+    with pytest.raises(ValueError, match='no input for the depth: it is FT alone; export an adaptive file'):
         AdaptiveSession(out)
     monkeypatch.setattr(sys, 'argv', [*map(str, command[:2]), str(cfg), *map(str, command[3:])])
     with pytest.raises(SystemExit, match='error: .*is no complete checkpoint'):

@@ -339,12 +339,45 @@ def test_a_detector_under_a_deadline_from_the_file_alone(tmp_path):
     rows = session.profile(image, seconds=0.5)
     assert [row['skip'] for row in rows] == session.subnets()
     assert all(0 < row['latency_p50_ms'] <= row['latency_p95_ms'] for row in rows)
-    controller = DepthController(rows, deadline_ms=1000)
-    assert controller.skip == max(rows, key=lambda row: row['latency_p50_ms'])['skip']
+    (tmp_path / 'rows.json').write_text(json.dumps(rows))
+    controller = DepthController(tmp_path / 'rows.json', deadline_ms=1000)
+    assert controller.skip == 'F' * session.num_skippable_stages
     for _ in range(3):
         with controller.frame() as skip:
             assert session(image, skip)['names'] == ['dog']
     assert controller.frames == 3 and controller.missed == 0
+
+
+@pytest.mark.parametrize('deadline, chosen', [(100, 'FF'), (10, 'TT')])
+def test_without_accuracies_noise_does_not_make_a_shallower_depth_the_better_one(deadline, chosen):
+    measured = dict(FF=20.0, FT=20.5, TF=19.9, TT=9.0)
+    rows = [
+        dict(skip=skip, latency_p50_ms=ms, latency_p95_ms=ms, stages=skip.count('F'))
+        for skip, ms in measured.items()
+    ]
+    controller = DepthController(rows, deadline)
+    assert controller.skip == chosen
+
+
+@pytest.mark.parametrize(
+    'given, says',
+    [
+        (dict(images=[]), 'give one or more'),
+        (dict(seconds=0), 'seconds=0: give a number above 0'),
+        (dict(seconds='x'), "seconds='x': give"),
+    ],
+)
+def test_what_cannot_be_profiled(tmp_path, given, says):
+    with pytest.raises(InputError, match=says):
+        classifier(tmp_path).profile(**{'images': noise(8, 8), **given})
+
+
+def test_more_than_bytes_and_a_turned_image_of_pillow(tmp_path):
+    with pytest.raises(InputError, match='more than 8 bits a channel is read by OpenCV alone'):
+        read_image(Image.fromarray(np.full((4, 4), 60000, np.uint16)))
+    turned = Image.fromarray(noise(4, 6))
+    turned.getexif()[0x0112] = 6  # the camera was turned
+    assert read_image(turned).shape == (6, 4, 3)
 
 
 def test_accuracies_say_how_good_the_depths_of_a_file_are(tmp_path):
@@ -373,6 +406,10 @@ try:
     from mmadn import ADNResNet
 except ImportError as error:
     print(error)
+try:
+    from mmadn.deploy import extract
+except ImportError as error:
+    print(error)
 """
 
 
@@ -381,6 +418,7 @@ def test_a_session_needs_nothing_but_numpy_and_onnxruntime(tmp_path):
     command = [sys.executable, '-c', RUN_ALONE, str(tmp_path / 'detector.onnx')]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert session.about['output'] == 'detections'
-    found, refused = done.stdout.splitlines() if done.stdout else (done.stderr, '')
+    found, *refused = done.stdout.splitlines() if done.stdout else (done.stderr, '', '')
     assert found == '[[0.0, 0.0, 80.0, 40.0]] True'
-    assert refused.startswith('mmadn.ADNResNet needs PyTorch and OpenMMLab')
+    for name, line in zip(('ADNResNet', 'deploy.extract'), refused, strict=True):
+        assert line.startswith(f'mmadn.{name} needs PyTorch and OpenMMLab')

@@ -41,18 +41,30 @@ def read_image(image: Any) -> np.ndarray:
     if isinstance(image, (str, PathLike)):
         return _decoded(Path(image))
     if Image is not None and isinstance(image, Image.Image):
-        return np.asarray(image.convert('RGB'))[..., ::-1]
+        return _converted(image)
     shape, dtype = getattr(image, 'shape', None), getattr(image, 'dtype', None)
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         given = f'shape {tuple(shape)} and type {dtype}' if dtype else f'type {type(image).__name__}'
         raise InputError(
-            f'an image of {given}: give a path, or uint8 of shape (height, width, 3) with channels in BGR '
-            'order, or a list of them'
+            f'an image of {given}: give a path, an image of Pillow, or uint8 of shape (height, width, 3) '
+            'with channels in BGR order, or a list of them'
         )
     return np.asarray(image)
 
 
+def _converted(image: 'Image.Image') -> np.ndarray:
+    """An image of Pillow, upright."""
+    if image.mode.startswith('I'):  # Pillow would cut what is above 255
+        raise InputError(
+            'an image of more than 8 bits a channel is read by OpenCV alone: convert it, or '
+            'pip install opencv-python-headless'
+        )
+    return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
+
+
 def _decoded(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f'{str(path)!r}: there is no such image file')
     data = path.read_bytes()
     image = None
     if cv2 is not None:
@@ -61,7 +73,7 @@ def _decoded(path: Path) -> np.ndarray:
     elif Image is not None:
         try:
             with Image.open(path) as opened:
-                image = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))[..., ::-1]
+                image = _converted(opened)
         except OSError:  # the file was read above, so it is no image
             pass
     else:

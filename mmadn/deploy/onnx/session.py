@@ -57,10 +57,10 @@ class AdaptiveSession(DepthNames):
         if 'images' not in self.inputs:
             raise InputError(f'{path} has the inputs {", ".join(self.inputs)}: it is no file of export_onnx')
         if 'skip' not in self.inputs:
-            fixed = f' at the fixed depth {self.about["skip"]}' if 'skip' in self.about else ''
+            fixed = f': it is {self.about["skip"]} alone' if 'skip' in self.about else ''
             raise InputError(
-                f'{path} has no input for the depth{fixed}; export with adaptive=True, '
-                'or run this file by onnxruntime.InferenceSession'
+                f'{path} has no input for the depth{fixed}; export an adaptive file (--adaptive), or give '
+                'normalised images to an onnxruntime.InferenceSession of this one'
             )
 
     @property
@@ -150,8 +150,16 @@ class AdaptiveSession(DepthNames):
             accuracies: A `subnets.json` of this network, which says how good the depths are.
 
         Returns:
-            A row for each depth, as `DepthController` and `select` take them.
+            A row for each depth, as `DepthController` and `select` take them, also from a JSON file. Without
+            `accuracies` a depth counts as the better the more `stages` it runs whole.
+
+        Raises:
+            ValueError: There are no images or no seconds, and what `__call__` raises.
         """
+        if isinstance(images, (list, tuple)) and not images:
+            raise InputError('images=[]: give one or more, as they will come')
+        if not isinstance(seconds, Real) or not seconds > 0:
+            raise InputError(f'seconds={seconds!r}: give a number above 0')
         steps = {skip: (lambda: None, partial(self, images, skip)) for skip in self.subnets()}
         times, _ = interleaved(steps, 'cpu', max_seconds=seconds, progress=lambda line: None)
         rows = [
@@ -162,7 +170,9 @@ class AdaptiveSession(DepthNames):
             }
             for skip, ms in times.items()
         ]
-        return join(rows, read_report(accuracies)) if accuracies else rows
+        if accuracies:
+            return join(rows, read_report(accuracies))
+        return [{**row, 'stages': row['skip'].count('F')} for row in rows]
 
     def _classes(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         if self.about.get('probabilities') != 'softmax':
@@ -238,7 +248,7 @@ def open_session(
     Args and errors are those of `AdaptiveSession`, but a file of one depth will do.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'{path}: there is no such file')
+        raise FileNotFoundError(f'{str(path)!r}: there is no such file; give one that export_onnx wrote')
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # no remarks on initialisers that an If does not read
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
@@ -250,7 +260,9 @@ def open_session(
         )
     except Exception as error:  # onnxruntime has a class for each error, all of them plain Exceptions
         reason = ' '.join(str(error).split())
-        raise InputError(f'{path} is no ONNX file that onnxruntime can load: {reason}') from error
+        raise InputError(
+            f'{path} is no ONNX file that onnxruntime can load ({reason}); copy or export it again'
+        ) from error
 
 
 def describe(session: onnxruntime.InferenceSession) -> dict:
