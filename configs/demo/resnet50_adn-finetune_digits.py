@@ -1,9 +1,13 @@
-# Adapts the network of resnet50_digits.py, which must have been trained before.
+# Adapts the network of resnet50_digits.py, which must have been trained before; both depths learn from the
+# labels.
 _base_ = 'resnet50_adn_digits.py'
 
 work_dir = 'work_dirs/demo_finetune'
 load_from = 'work_dirs/demo_plain/epoch_36.pth'
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+custom_hooks = [
+    dict(type='mmadn.SelfDistillationHook', labels=True),
+    dict(type='mmadn.CalibrationHook', num_images=256),
+]
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=2, end=6, convert_to_iter_based=True),

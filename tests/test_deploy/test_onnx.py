@@ -122,6 +122,18 @@ def test_every_depth_equals_torch(exported):
     assert len(different) == len(logits), 'two depths compute the same'
 
 
+def test_a_branch_knows_the_shapes_of_what_it_adds(exported):
+    """Without them onnxruntime fuses no addition to a convolution in a branch."""
+    family, _, path, _ = exported
+    for branch in graphs_in(onnx.load(path).graph)[1:]:
+        shapes = {value.name: str(value.type.tensor_type.shape) for value in branch.value_info}
+        made = {name for node in branch.node for name in node.output}
+        assert set(shapes) <= made
+        for node in branch.node if family == 'resnet' else ():
+            if node.op_type == 'Add':
+                assert len({shapes[name] for name in made & set(node.input)}) == 1
+
+
 def test_what_is_skipped_stands_in_the_other_branch(exported):
     family, model, path, _ = exported
     graph = onnx.load(path).graph

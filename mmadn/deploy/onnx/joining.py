@@ -115,7 +115,10 @@ def _branches(
         branch = extractor.extract_model(sorted(borders - {end}), [end]).graph
         branch.name = f'stage.{i}{letters[i]}'
         # The graphs of an `If` have no inputs: they read the tensors around them by name.
+        made = {name for node in branch.node for name in node.output} - borders
+        shapes = [value for value in branch.value_info if value.name in made]
         del branch.input[:], branch.value_info[:]
+        branch.value_info.extend(shapes)
         branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
         prefix = f'{letters[i]}{i}.'
         add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map=dict(names))

@@ -82,10 +82,13 @@ def trace(
         value.name = name
     places = {None: 'images', **{i: value.name for i, value in enumerate(outputs)}}
     proto = onnx_ir.to_proto(exported)
-    # The borders are no outputs of the file; what their types are is kept for who cuts it there.
+    # The borders are no outputs of the file; what their types are is kept for who cuts it there. So are the
+    # shapes of what is added: within an `If`, onnxruntime knows by them alone that an addition can be fused.
+    added = {name for node in proto.graph.node if node.op_type == 'Add' for name in node.input}
     borders = list(proto.graph.output[len(layout.names) :])
+    known = [value for value in proto.graph.value_info if value.name in added] if stages else []
     del proto.graph.output[len(layout.names) :], proto.graph.value_info[:]
-    proto.graph.value_info.extend(borders)
+    proto.graph.value_info.extend([*borders, *known])
     _name_sizes(proto.graph)
     return Trace(proto, [(places[begin], places[end]) for begin, end in layout.borders])
 

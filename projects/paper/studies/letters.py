@@ -13,6 +13,7 @@ ADAPTIVE_LONG = f'{CONFIGS}/resnet50_adn-long_letters.py'
 SHARED_LONG = f'{CONFIGS}/resnet50_adn-shared-shortcuts-long_letters.py'
 MOBILENET = f'{CONFIGS}/mobilenetv2_adn-long_letters.py'
 FINETUNE = f'{CONFIGS}/resnet50_adn-finetune'
+STOCK = 'individual, full, long'
 ENDS = ('FFFF', 'TTTT')
 
 # 3600 iterations, of networks that are compared with each other.
@@ -24,11 +25,9 @@ LONG = {
         SHARED_LONG, weights_of='shared shortcuts, long', calibrated=True
     ),
     'no self-distillation, long': Run(f'{CONFIGS}/resnet50_adn-no-distillation-long_letters.py'),
-    'individual, full, long': Run(f'{CONFIGS}/resnet50-long_letters.py'),
+    STOCK: Run(f'{CONFIGS}/resnet50-long_letters.py'),
     'individual, -base, long': Run(f'{CONFIGS}/resnet50-base-long_letters.py'),
-    'distilled, -base, long': Run(
-        f'{CONFIGS}/resnet50-base-long_distilled_letters.py', teacher='individual, full, long'
-    ),
+    'distilled, -base, long': Run(f'{CONFIGS}/resnet50-base-long_distilled_letters.py', teacher=STOCK),
 }
 # Every family at all depths; norms are calibrated where there are batch norms.
 FAMILIES = {
@@ -41,10 +40,10 @@ FAMILIES = {
 }
 # A trained stock network becomes adaptive in 900 iterations more; -base learns for as many as both together.
 FINETUNED = {
-    'fine-tuned': Run(f'{FINETUNE}_letters.py', teacher='individual, full, long'),
-    'fine-tuned, no teacher': Run(f'{FINETUNE}-no-teacher_letters.py', teacher='individual, full, long'),
-    'fine-tuned, no labels': Run(f'{FINETUNE}-no-labels_letters.py', teacher='individual, full, long'),
-    'fine-tuned, neither': Run(f'{FINETUNE}-neither_letters.py', teacher='individual, full, long'),
+    'fine-tuned': Run(f'{FINETUNE}_letters.py', teacher=STOCK),
+    'fine-tuned, teacher': Run(f'{FINETUNE}-teacher_letters.py', teacher=STOCK),
+    'fine-tuned, teacher, no labels': Run(f'{FINETUNE}-teacher-no-labels_letters.py', teacher=STOCK),
+    'fine-tuned, no labels': Run(f'{FINETUNE}-no-labels_letters.py', teacher=STOCK),
     'individual, -base, 4500': Run(f'{CONFIGS}/resnet50-base-4500_letters.py'),
 }
 # 1000 iterations.
@@ -78,7 +77,7 @@ STUDY = Study(
     comparisons={
         'individual': tuple(LONG),
         'depths': (*(name for name in LONG if name.startswith(('adaptive', 'shared'))), *FAMILIES),
-        'finetuning': ('individual, full, long', *FINETUNED),
+        'finetuning': (STOCK, *FINETUNED),
         'table3': (
             'individual, full',
             'individual, -base',
@@ -95,13 +94,13 @@ STUDY = Study(
     },
     claims=(
         Claim(('individual, full', ''), ('individual, -base', '')),
-        Claim(('individual, full, long', ''), ('individual, -base, long', '')),
+        Claim((STOCK, ''), ('individual, -base, long', '')),
         Claim(('adaptive', 'TTTT'), ('individual, -base', '')),
         Claim(('adaptive', 'FFFF'), ('individual, full', '')),
         Claim(('adaptive, long', 'TTTT'), ('individual, -base, long', '')),
-        Claim(('adaptive, long', 'FFFF'), ('individual, full, long', '')),
+        Claim(('adaptive, long', 'FFFF'), (STOCK, '')),
         Claim(('adaptive', 'TTTT'), ('individual, full, skipped', 'TTTT')),
-        Claim(('fine-tuned', 'FFFF'), ('individual, full, long', '')),
+        Claim(('fine-tuned', 'FFFF'), (STOCK, '')),
         Claim(('fine-tuned', 'TTTT'), ('individual, -base, 4500', '')),
         *(Claim(('adaptive, long', skip), ('no self-distillation, long', skip)) for skip in ENDS),
         *(
