@@ -315,14 +315,15 @@ def adaptive_model(found: Findings, cfg: Config) -> nn.Module | None:
 def compare(found: Findings, cfg: Config, stock: nn.Module, ours: nn.Module) -> None:
     if not found.attempt(found.stock, 'backbone', enliven, stock):
         return
-    ours.load_state_dict(stock.state_dict())
+    before = copy.deepcopy(stock.state_dict())
+    ours.load_state_dict(before)
     size = SIZES.get(found.folder, SIZE)
     train = train_batch(cfg, size)
     test = test_batch(cfg, size)
     parts = [('loss', loss, train), ('prediction', predict, test)]
     wanted = {'loss': found.attempt(found.stock, 'loss', learn, stock, train)}
     if wanted['loss'] is None:  # it was given up after norms had seen the images
-        stock.load_state_dict(ours.state_dict())
+        stock.load_state_dict(before)
     wanted['prediction'] = found.attempt(found.stock, 'prediction', predict, stock, test)
     found.stock += [f'{name}: not finite' for name in wanted if not finite(wanted[name])]
     parts = [part for part in parts if wanted[part[0]] is not None and finite(wanted[part[0]])]
