@@ -118,9 +118,12 @@ def test_select_reads_files(tmp_path):
     path = tmp_path / 'profile.json'
     path.write_text(json.dumps({'config': 'c.py', 'subnets': ROWS}))
     assert select(path, max_latency_ms=9.2) == select(str(path), max_latency_ms=9.2) == 'TF'
+    path.write_text(json.dumps(ROWS))  # a list alone, as from a session
+    assert select(path, max_latency_ms=9.2) == 'TF'
     for text, message in (
         ('no', 'is not JSON'),
-        ('[]', 'has no "subnets"'),
+        ('{}', 'has no "subnets"'),
+        ('[]', 'not a list of rows'),
         ('{"subnets": 1}', 'not a list'),
     ):
         path.write_text(text)

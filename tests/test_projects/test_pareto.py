@@ -218,7 +218,7 @@ def test_tool(tool, write, tmp_path, capsys):
         (['ADN=adn.json,none.json'], "ADN: nothing matches 'none.json'"),
         (['ADN=adn.json,a*n.json'], 'ADN: adn.json is given twice'),
         (['ADN=text.json'], 'text.json is not JSON'),
-        (['ADN=list.json'], 'list.json has no "subnets"'),
+        (['ADN=list.json'], 'list.json: its "subnets" are not rows'),
         (['ADN=rows.json'], 'rows.json: its "subnets" are not rows with skip and gflops'),
         (['ADN=empty.json'], 'empty.json: its "subnets" are not rows with skip and gflops'),
         (['ADN=adn.json', '--cost', 'flops'], "has no cost 'flops'; it has gflops, params, latency_ms"),
