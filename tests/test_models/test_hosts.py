@@ -327,3 +327,21 @@ def test_what_does_not_fit_is_one_line(type_, settings, message):
 def test_stages_that_are_more_than_blocks():
     with pytest.raises(ValueError, match='where its residual stages are is not known'):
         build('mmdet', 'mmadn.ADNDarknet', {})
+
+
+def test_a_name_that_nobody_has():
+    init_default_scope('mmdet')
+    with pytest.raises(KeyError, match='mmadn.ADNNothing is not in the'):
+        MODELS.build(dict(type='mmadn.ADNNothing'))
+
+
+def test_the_block_that_merges_the_branches_of_tridentnet_always_runs():
+    settings = dict(depth=50, base_channels=4, stem_channels=4, num_stages=3, strides=(1, 2, 2))
+    trident = dict(num_branch=3, test_branch_idx=-1, trident_dilations=(1, 2, 3), dilations=(1, 1, 1))
+    network = build('mmdet', 'mmadn.ADNTridentResNet', dict(settings, **trident, out_indices=(2,)))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)  # that of the branches is not initialised without a checkpoint
+    whole = features(network)
+    with network.skipping('TTT'):
+        base = features(network)
+    assert base[0].shape == whole[0].shape and not equal(base, whole)
