@@ -34,10 +34,10 @@ def describe_preprocessing(cfg: Config | None, model: nn.Module) -> dict:
             raise _Unknown('it was exported without cfg')
         steps = [step for step in map(_step, _test_pipeline(cfg)) if step]
         batching = _batching(model)
-        if type(model.data_preprocessor).__name__ == 'DetDataPreprocessor':
-            for step in steps:
-                if step['type'] == 'CenterCrop':  # nor does mmdet know where the crop was
-                    raise _Unknown('its test pipeline crops, so that boxes could not be put back')
+        finds_boxes = type(model.data_preprocessor).__name__ == 'DetDataPreprocessor'
+        if finds_boxes and any(step['type'] == 'CenterCrop' for step in steps):
+            # Nor does mmdet know where the crop was.
+            raise _Unknown('its test pipeline crops, so that boxes could not be put back')
         return {'preprocess': {'steps': steps, **batching}}
     except _Unknown as unknown:
         return {'no_preprocess': str(unknown)}

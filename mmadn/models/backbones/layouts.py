@@ -118,15 +118,11 @@ def _cspnext(network: nn.Module) -> list[Stage] | None:
     stages = [list(layer) for layer in layers if isinstance(layer, nn.Sequential)]
     stages = [stage for stage in stages if hasattr(stage[-1], 'final_conv')]
     return [
-        Stage(_blocks(csp), [*before, *_convolutions(csp)])
+        Stage(_blocks(csp), [*before, csp.main_conv, csp.short_conv, csp.final_conv])
         if all(block.add_identity for block in _blocks(csp))
         else Stage([csp], before)
         for *before, csp in stages
     ]
-
-
-def _convolutions(csp: nn.Module) -> list[nn.Module]:
-    return [csp.main_conv, csp.short_conv, csp.final_conv]
 
 
 def _mobilenet_v2(network: nn.Module) -> list[Stage] | None:
