@@ -16,11 +16,12 @@ if find_spec('mmengine'):
         ADNSwinTransformer,
         ADNVisionTransformer,
         AdaptiveBackbone,
+        AdaptiveModel,
         adaptive,
     )
     from .checkpoint import hub  # noqa: F401  so that weights and models are found by their names
     from .datasets import ImageFolder, use_data
-    from .depth import AdaptiveDepth, adaptive_backbone, split
+    from .depth import AdaptiveDepth, adaptive_backbone, depth_of, split
     from .models.heads import DropoutLinearClsHead
     from .engine.self_distillation import SelfDistillationHook
     from .engine.teacher import DistillationHook
@@ -53,6 +54,7 @@ __all__ = [
     'ADNVisionTransformer',
     'AdaptiveBackbone',
     'AdaptiveDepth',
+    'AdaptiveModel',
     'CalibrationHook',
     'DistillationHook',
     'DropoutLinearClsHead',
@@ -67,6 +69,7 @@ __all__ = [
     'adaptive',
     'adaptive_backbone',
     'calibrate',
+    'depth_of',
     'split',
     'use_data',
     '__version__',

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from mmcv.cnn import is_norm
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, BaseTTAModel, PretrainedInit, is_model_wrapper
+from mmengine.model import BaseModule, BaseTTAModel, ModuleList, PretrainedInit, is_model_wrapper
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,8 +38,8 @@ class NeverOn(Switch):
 class Skippable:
     """Mixin: the module is the identity of its first argument while `switch.on`."""
 
-    def forward(self, x, *args, **kwargs):
-        return x if self.switch.on else super().forward(x, *args, **kwargs)
+    def forward(self, *args, **kwargs):
+        return (*args, *kwargs.values())[0] if self.switch.on else super().forward(*args, **kwargs)
 
     def __reduce__(self):  # a class made at run time cannot be pickled by name
         return _new_skippable, (type(self).__mro__[2],), self.__dict__
@@ -52,6 +52,20 @@ def _skippable_class(cls):
 
 def _new_skippable(cls):
     return object.__new__(_skippable_class(cls))
+
+
+class RunningLayers(ModuleList):
+    """Layers over which a stock forward loops, and which is as long as those that run at the present depth.
+
+    A decoder gives the output of each of its layers, and a head has a branch for each, so that a layer which
+    is the identity would have its output counted once more; one that the loop does not meet has none.
+    """
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return (layer for layer in self.children() if not is_skipped(layer))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class PathNorm(nn.Module):
@@ -179,7 +193,62 @@ def split(
     return [(blocks[:k], blocks[k:]) for blocks, k in zip(stages, counts, strict=True)]
 
 
-class AdaptiveDepth(DepthNames):
+class SwitchableDepth(DepthNames):
+    """Mixin for what is set to a depth: a network of adaptive depth, or a model with several of them."""
+
+    _switches: list[Switch]
+
+    @property
+    def num_skippable_stages(self) -> int:
+        return len(self._switches)
+
+    @property
+    def skip(self) -> str:
+        """One letter a stage, such as "TTFF". T skips the stage's skippable sub-path, F runs it.
+
+        The switches belong to the model, so two threads that run one model at two depths disturb each
+        other. Give each thread a network of its own, which shares the weights:
+        `mmadn.deploy.extract(model, 'TTTT', share=True)`.
+        """
+        return ''.join('FT'[switch.on] for switch in self._switches)
+
+    @skip.setter
+    def skip(self, skip: Skip) -> None:
+        for switch, letter in zip(self._switches, self.parse_skip(skip), strict=True):
+            switch.on = letter == 'T'
+
+    def set_skip(self, skip: Skip) -> None:
+        """Sets the depth: a string of T and F, bools, "super" (all F), "base" (all T) or one bool.
+
+        Raises:
+            ValueError: `skip` is none of these, or has not one entry a skippable stage.
+        """
+        self.skip = skip
+
+    @contextmanager
+    def skipping(self, skip: Skip) -> Iterator['SwitchableDepth']:
+        """Runs a `with` block at another depth and restores the former one, also after an error."""
+        before = self.skip
+        self.skip = skip
+        try:
+            yield self
+        finally:
+            self.skip = before
+
+    def networks(self) -> list['AdaptiveDepth']:
+        """The networks whose stages the letters are, in their order."""
+        return [self]
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """Yields the parameters that no network uses at its present depth."""
+        for module in self.modules():
+            if isinstance(module, SkipAwareNorm):
+                yield from (module.full if module.switch.on else module.skip).parameters()
+            elif is_skipped(module):
+                yield from module.parameters()
+
+
+class AdaptiveDepth(SwitchableDepth):
     """Mixin that gives a stock backbone an adaptive depth: `class ADNNet(AdaptiveDepth, Net)`.
 
     The subclass declares `sub_paths(mandatory)`, which returns the mandatory and the skippable modules
@@ -211,9 +280,19 @@ class AdaptiveDepth(DepthNames):
         fixed: bool = False,
         **kwargs,
     ):
+        super().__init__(*args, **kwargs)
+        self._divide(skip, mandatory, skip_aware_norms, fixed)
+
+    def _divide(
+        self,
+        skip: Skip = 'super',
+        mandatory: Sequence[int] | None = None,
+        skip_aware_norms: bool | str = True,
+        fixed: bool = False,
+    ) -> None:
+        """Makes the stock network that this is until now one of adaptive depth."""
         if skip_aware_norms not in (True, False, 'all'):
             raise InputError(f"skip_aware_norms={skip_aware_norms!r}: give True, False or 'all'")
-        super().__init__(*args, **kwargs)
         self.mandatory = mandatory
         self.fixed = fixed
         self._switches = []
@@ -228,51 +307,6 @@ class AdaptiveDepth(DepthNames):
         self.set_skip(skip)
         for parameter in self.idle_parameters() if fixed else ():
             parameter.requires_grad = False
-
-    @property
-    def num_skippable_stages(self) -> int:
-        return len(self._switches)
-
-    @property
-    def skip(self) -> str:
-        """One letter a stage, such as "TTFF". T skips the stage's skippable sub-path, F runs it.
-
-        The switches belong to the model, so two threads that run one model at two depths disturb each
-        other. Give each thread a network of its own, which shares the weights:
-        `mmadn.deploy.extract(model, 'TTTT', share=True)`.
-        """
-        return ''.join('FT'[switch.on] for switch in self._switches)
-
-    @skip.setter
-    def skip(self, skip: Skip) -> None:
-        for switch, letter in zip(self._switches, self.parse_skip(skip), strict=True):
-            switch.on = letter == 'T'
-
-    def set_skip(self, skip: Skip) -> None:
-        """Sets the depth: a string of T and F, bools, "super" (all F), "base" (all T) or one bool.
-
-        Raises:
-            ValueError: `skip` is none of these, or has not one entry a skippable stage.
-        """
-        self.skip = skip
-
-    @contextmanager
-    def skipping(self, skip: Skip) -> Iterator['AdaptiveDepth']:
-        """Runs a `with` block at another depth and restores the former one, also after an error."""
-        before = self.skip
-        self.skip = skip
-        try:
-            yield self
-        finally:
-            self.skip = before
-
-    def idle_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the parameters that the network does not use at its current depth."""
-        for module in self.modules():
-            if isinstance(module, SkipAwareNorm):
-                yield from (module.full if module.switch.on else module.skip).parameters()
-            elif is_skipped(module):
-                yield from module.parameters()
 
     def init_weights(self) -> None:
         """Initialises as the stock backbone does, both copies of every norm alike, and then loads weights.
@@ -355,6 +389,24 @@ def unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
+
+
+def depth_of(model: nn.Module) -> SwitchableDepth:
+    """What sets the depth of any model, wrapped for training or not: all its parts, or else its backbone.
+
+    It is the model itself, or the only one inside it, if other parts than the backbone have a depth too
+    (`mmadn.ADNDINO`); or else `adaptive_backbone(model)`.
+
+    Raises:
+        TypeError: The model has no adaptive depth, or it is not clear which of several is meant.
+    """
+    model = present_branch(unwrap(model))
+    whole = [
+        each for each in model.modules() if isinstance(each, SwitchableDepth) and each.networks() != [each]
+    ]
+    if isinstance(model, SwitchableDepth) or len(whole) == 1:
+        return model if isinstance(model, SwitchableDepth) else whole[0]
+    return adaptive_backbone(model)
 
 
 def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:

@@ -2,6 +2,8 @@
 
 import mmadn  # noqa: F401, I001  first, for torchvision
 
+import copy
+
 import numpy as np
 import torch
 from conftest import ROOT
@@ -24,10 +26,24 @@ def config(name, **backbone):
     return cfg
 
 
+def dino(**model):
+    """The config of the DINO of configs/demo, narrower still, with nothing random in a pass."""
+    cfg = Config.fromfile(ROOT / 'configs/demo/dino_adn_shapes.py')
+    cfg.model.backbone.update(NARROW)
+    cfg.model.neck.in_channels = [32, 64, 128]
+    cfg.model.dn_cfg.update(label_noise_scale=1e-9, box_noise_scale=1e-9)
+    cfg.model.update(num_queries=10, **model)
+    return cfg
+
+
 def build(name, **backbone):
+    return initialized(config(name, **backbone).model)
+
+
+def initialized(model):
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = MODELS.build(config(name, **backbone).model)
+    model = MODELS.build(copy.deepcopy(model))
     model.init_weights()
     return model
 

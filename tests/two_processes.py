@@ -50,6 +50,10 @@ class Case:
         if self.family == 'retinanet':
             norm = dict(type='BN', requires_grad=False)
             return detectors.build('retinanet', norm_cfg=norm, norm_eval=True, frozen_stages=1)
+        if self.family == 'dino':
+            cfg = detectors.dino()
+            cfg.model.backbone.norm_eval = True
+            return detectors.initialized(cfg.model)
         if self.family == 'segmentor':
             return segmentors.build(norm_eval=True)
         torch.manual_seed(0)
@@ -65,7 +69,7 @@ class Case:
         )
 
     def batch(self, step):
-        if self.family == 'retinanet':
+        if self.family in ('retinanet', 'dino'):
             return detectors.twins(step)
         return segmentors.batch(4, step) if self.family == 'segmentor' else toy.batch(16, seed=step)
 
@@ -106,6 +110,7 @@ CASES = {
     'features_alone': Case(hook=dict(logits=False, **LAYER)),
     'features_alone_accumulate': Case(accumulate=2, hook=dict(logits=False, **LAYER)),
     'features_alone_with_cp': Case('with_cp', hook=dict(logits=False, **LAYER)),
+    'encoder_and_decoder': Case('dino'),
     'detector_without_labels': Case('retinanet', hook=dict(labels=False)),
 }
 if SEGMENTATION:

@@ -30,7 +30,7 @@ def main():
         pictures = places(args.inputs, Path(args.out))
         cfg = Config.fromfile(args.config)
         viewer = Viewer(load_model(cfg, args.checkpoint, args.device), cfg, args.score_thr)
-        skips = [viewer.backbone.parse_skip(skip) for skip in args.skips]
+        skips = [viewer.depth.parse_skip(skip) for skip in args.skips]
         writable(args.out)
         for out, path in pictures.items():
             if out.suffix == '.mp4':

@@ -158,16 +158,16 @@ class DepthController:
         """
         skip, device = self.next(), 'cpu'
         if model is not None:
-            from ..depth import AdaptiveDepth, adaptive_backbone  # here, because files run without torch
+            from ..depth import depth_of  # here, because files run without torch
 
-            backbone = model if isinstance(model, AdaptiveDepth) else adaptive_backbone(model)
-            if len(skip) != backbone.num_skippable_stages:
+            depth = depth_of(model)
+            if len(skip) != depth.num_skippable_stages:
                 raise InputError(
-                    f'the table is of a network with {len(skip)} skippable stages, and this backbone has '
-                    f'{backbone.num_skippable_stages}: profile this one'
+                    f'the table is of a network with {len(skip)} skippable stages, and this one has '
+                    f'{depth.num_skippable_stages}: profile this one'
                 )
-            backbone.set_skip(skip)
-            device = next(backbone.parameters()).device
+            depth.set_skip(skip)
+            device = next(depth.parameters()).device
         with timed(device, self._clock) as took:
             yield skip
         self.learn(took())

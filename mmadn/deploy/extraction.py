@@ -9,7 +9,16 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoint.files import build_model, fill, read_checkpoint
-from ..depth import AdaptiveDepth, PathNorm, Skippable, adaptive_backbone, is_skipped, unwrap
+from ..depth import (
+    AdaptiveDepth,
+    PathNorm,
+    RunningLayers,
+    Skippable,
+    SwitchableDepth,
+    depth_of,
+    is_skipped,
+    unwrap,
+)
 from ..errors import InputError
 from ..evaluation.flops import complexity, default_shape
 from ..models.heads import DropoutLinearClsHead
@@ -49,11 +58,11 @@ def extract(model: nn.Module, skip, share: bool = False) -> nn.Module:
         ValueError: `skip` does not fit, or the stock class cannot return the outputs of that depth.
     """
     model = unwrap(model)
-    skip = _backbone(model).parse_skip(skip)
+    skip = depth_of(model).parse_skip(skip)
     tensors = [*model.parameters(), *model.buffers()]
     network = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     vars(network).pop('train_step', None)  # of a hook, while it trains the model
-    _make_plain(_backbone(network), skip)
+    _make_plain(depth_of(network), skip)
     for module in network.modules():
         if type(module) is DropoutLinearClsHead:
             module.__class__ = DropoutLinearClsHead.__base__
@@ -61,14 +70,23 @@ def extract(model: nn.Module, skip, share: bool = False) -> nn.Module:
     return network if share else copy.deepcopy(network)
 
 
-def _backbone(model) -> AdaptiveDepth:
-    return model if isinstance(model, AdaptiveDepth) else adaptive_backbone(model)
+def _make_plain(depth: SwitchableDepth, skip) -> None:
+    depth.set_skip(skip)
+    if 'decoder' in getattr(depth, 'parts', ()):
+        _drop_branches(depth.bbox_head, depth.decoder)
+    networks = depth.networks()
+    for network in networks:
+        _make_network_plain(network)
+        _make_stock(network)
+    if depth not in networks:
+        _make_stock(depth)
 
 
-def _make_plain(backbone: AdaptiveDepth, skip) -> None:
-    backbone.set_skip(skip)
-    vars(backbone).update(shortened(backbone, {}).attributes)
-    for parent in list(backbone.modules()):
+def _make_network_plain(network: AdaptiveDepth) -> None:
+    vars(network).update(shortened(network, {}).attributes)
+    for parent in list(network.modules()):
+        if isinstance(parent, RunningLayers):
+            parent.__class__ = RunningLayers.__base__
         for name, child in reversed(list(parent.named_children())):
             if isinstance(child, PathNorm):
                 setattr(parent, name, child.present())
@@ -77,9 +95,21 @@ def _make_plain(backbone: AdaptiveDepth, skip) -> None:
                 del child.switch
             elif isinstance(child, Skippable):
                 del parent[int(name)]  # containers number what is left anew
-    for name in ('_switches', *own_arguments(type(backbone))):
-        vars(backbone).pop(name, None)
-    backbone.__class__ = stock_class(type(backbone))
+
+
+def _drop_branches(head: nn.Module, decoder: AdaptiveDepth) -> None:
+    """Drops what a head has for the layers of a decoder that are skipped; what it has beside stays."""
+    gone = [i for i, layer in enumerate(decoder.layers.children()) if is_skipped(layer)]
+    for name in ('cls_branches', 'reg_branches'):
+        branches = getattr(head, name, None)
+        for i in reversed(gone) if isinstance(branches, nn.ModuleList) else ():
+            del branches[i]
+
+
+def _make_stock(module: nn.Module) -> None:
+    for name in ('_switches', *own_arguments(type(module))):
+        vars(module).pop(name, None)
+    module.__class__ = stock_class(type(module))
 
 
 def extract_file(cfg: Config, checkpoint, out, skip, to: str = 'openmmlab', shape=None) -> list[dict]:
@@ -116,8 +146,8 @@ def extract_file(cfg: Config, checkpoint, out, skip, to: str = 'openmmlab', shap
     state, meta = read_checkpoint(checkpoint)
     model = build_model(cfg)
     fill(model, state, checkpoint)
-    backbone = adaptive_backbone(model)
-    skip = backbone.parse_skip(skip)
+    depth = depth_of(model)
+    skip = depth.parse_skip(skip)
     network = extract(model, skip, share=True)
     image = torch.randint(
         0, 256, shape or default_shape(cfg), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
@@ -129,12 +159,12 @@ def extract_file(cfg: Config, checkpoint, out, skip, to: str = 'openmmlab', shap
         about = {name: meta[name] for name in ('dataset_meta', 'CLASSES', 'PALETTE') if name in meta}
         saved = {'meta': {**about, 'skip': skip, 'cfg': text}, 'state_dict': network.state_dict()}
         difference_of = _difference
-    with backbone.skipping(skip), replacing(weights) as weights_file, replacing(module) as module_file:
+    with depth.skipping(skip), replacing(weights) as weights_file, replacing(module) as module_file:
         module_file.write_text(text)
         torch.save(saved, weights_file)
         difference = difference_of(model, weights_file, module_file, image)
-    with backbone.skipping('super'):
-        whole = _row(f'adaptive, {backbone.skip}', model, image)
+    with depth.skipping('super'):
+        whole = _row(f'adaptive, {depth.skip}', model, image)
     return [whole, {**_row(f'{skip} alone', network, image), 'difference': difference}]
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..depth import PathNorm, adaptive_backbone, unwrap
+from ..depth import PathNorm, depth_of, unwrap
 from ..errors import InputError
 
 
@@ -49,7 +49,7 @@ def fuse(model: nn.Module) -> nn.Module:
         ValueError: It is in training mode.
     """
     model = unwrap(model)
-    adaptive_backbone(model)
+    depth_of(model)
     if any(module.training for module in model.modules()):
         raise InputError('the model is in training mode: call model.eval() before fusing it')
     for parent in list(model.modules()):

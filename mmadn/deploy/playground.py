@@ -37,7 +37,7 @@ def front(viewer: Viewer, cfg: Config, profile: str | None = None) -> list[str]:
     best = pareto_front(
         rows, 'latency_p50_ms' if timed else 'gflops', quality_of(rows) if profile else 'gflops'
     )
-    base, whole = map(viewer.backbone.parse_skip, ('base', 'super'))
+    base, whole = map(viewer.depth.parse_skip, ('base', 'super'))
     return list(dict.fromkeys([base, *(row['skip'] for row in best), whole]))
 
 

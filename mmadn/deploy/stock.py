@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from ..depth import AdaptiveDepth, is_skipped
+from ..depth import AdaptiveDepth, SwitchableDepth, is_skipped
 from ..errors import InputError, NotAdaptiveError
 from ..models.backbones.adaptive import stock_class
 from ..utils import torchvision_shim
@@ -113,6 +113,11 @@ def _cspnext(backbone: AdaptiveDepth, args: dict) -> Shortened:
     return Shortened({}, {'arch_ovewrite': settings, 'deepen_factor': 1.0})
 
 
+def _coder(coder: AdaptiveDepth, args: dict) -> Shortened:
+    number = {'num_layers': len(running(coder.layers))}
+    return Shortened(number, number)
+
+
 def _pyramid(backbone: AdaptiveDepth, args: dict) -> Shortened:
     return Shortened({}, {'num_layers': [len(running(blocks)) for _, blocks, _ in backbone.layers]})
 
@@ -150,6 +155,8 @@ SHORTENED = {
     'CSPDarknet': _cspnext,
     'CSPNeXt': _cspnext,
     'ConvNeXt': _convnext,
+    'DetrTransformerDecoder': _coder,
+    'DetrTransformerEncoder': _coder,
     'MixVisionTransformer': _pyramid,
     'MobileNetV2': _mobilenet_v2,
     'PyramidVisionTransformer': _pyramid,
@@ -165,8 +172,8 @@ def _name(backbone, kind, blocks) -> str:
 
 
 def own_arguments(cls: type) -> Iterator[str]:
-    """What an adaptive-depth backbone takes beside the arguments of its stock class."""
-    for each in cls.__mro__[: cls.__mro__.index(AdaptiveDepth) + 1]:
+    """What an adaptive-depth backbone or model takes beside the arguments of its stock class."""
+    for each in cls.__mro__[: cls.__mro__.index(SwitchableDepth)]:
         for parameter in inspect.signature(each.__init__).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 yield parameter.name
@@ -197,37 +204,59 @@ def stock_config(cfg: Config, skip) -> str:
         ValueError: `skip` does not fit, or something has no stock equivalent.
     """
     cfg = copy.deepcopy(cfg).to_dict()
-    args = (cfg.get('model') or {}).get('backbone')
+    model = cfg.get('model') or {}
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        backbone = MODELS.build(copy.deepcopy(args)) if args else None
-    if not isinstance(backbone, AdaptiveDepth):
+        several = _own(model.get('type'))
+        args = model if several else model.get('backbone')
+        depth = MODELS.build(copy.deepcopy(args)) if args else None
+    if not isinstance(depth, SwitchableDepth):
         raise NotAdaptiveError(
             f'the config has the backbone {args and args.get("type")}, which has no adaptive depth; give one '
             "with a backbone of mmadn's, such as those in configs/adn/"
         )
-    backbone.set_skip(skip)
-    cfg = _for_inference(cfg, backbone.skip)
-    cfg['model']['backbone'], class_text = _stock_backbone(backbone, cfg['model']['backbone'])
-    title = f'# The sub-network {backbone.skip} of an adaptive-depth {stock_class(type(backbone)).__name__}'
+    depth.set_skip(skip)
+    cfg, class_text = _for_inference(cfg, depth.skip), ''
+    for name, network in zip(depth.parts if several else ['backbone'], depth.networks(), strict=True):
+        if not isinstance(cfg['model'].get(name), dict):
+            raise InputError(
+                f'the config does not say how deep {name} is; extract in memory with '
+                'mmadn.deploy.extract(model, skip)'
+            )
+        if name == 'backbone':
+            cfg['model'][name], class_text = _stock_backbone(network, cfg['model'][name])
+        else:
+            cfg['model'][name].update(shortened(network, cfg['model'][name]).arguments)
+    if several:
+        cfg['model'] = {
+            name: value for name, value in cfg['model'].items() if name not in own_arguments(type(depth))
+        }
+        cfg['model']['type'] = _scoped(stock_class(type(depth)))
+    title = f'# The sub-network {depth.skip} of an adaptive-depth {stock_class(type(depth)).__name__}'
     return f'{title}, as an ordinary one.\n{class_text}{Config(_equivalent(cfg, "config")).pretty_text}'
+
+
+def _scoped(stock: type, name: str = '') -> str:
+    """A stock class, or one of its library by another name, as a config calls it."""
+    package = stock.__module__.split('.')[0]
+    scope = f'{package}.' if package in MODELS.children else ''  # none of a class of the user's own
+    return f'{scope}{name or stock.__name__}'
 
 
 def _stock_backbone(backbone: AdaptiveDepth, args: dict) -> tuple[dict, str]:
     """The arguments of the stock class, its type among them, and the lines that define it if it is new."""
     stock = stock_class(type(backbone))
     package = stock.__module__.split('.')[0]
-    scope = f'{package}.' if package in MODELS.children else ''  # none of a class of the user's own
     own = set(own_arguments(type(backbone)))
     args = {name: value for name, value in args.items() if name not in own}
     if 'T' not in backbone.skip:
-        return {**args, 'type': f'{scope}{stock.__name__}'}, ''
+        return {**args, 'type': _scoped(stock)}, ''
     short = shortened(backbone, args)
     if short.arguments is None:
         raise InputError(
             f'no config can say how many blocks a {stock.__name__} has, because it computes that; extract in '
             'memory with mmadn.deploy.extract(model, skip)'
         )
-    args.update(short.arguments, type=f'{scope}{short.name or stock.__name__}')
+    args.update(short.arguments, type=_scoped(stock, short.name))
     if not short.name:
         return args, ''
     # A name with two underscores is no setting to mmengine, and with an import of more than the standard

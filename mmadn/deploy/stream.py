@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from ..depth import adaptive_backbone
+from ..depth import depth_of
 from ..evaluation.prediction import first_sample, precision, predict, prepare, rehearse
 from ..evaluation.select import read_table
 from ..evaluation.timing import timed
@@ -91,20 +91,20 @@ def run(
     Returns:
         `frame`, `load`, `policy` ('controller' or a fixed depth), `skip` and `latency_ms` of each prediction.
     """
-    backbone = adaptive_backbone(model)
+    depth = depth_of(model)
     device = next(model.parameters()).device
     order, reported, records = random.Random(0), time.monotonic(), []
     with precision(device, dtype):
         for i, (image, factor) in enumerate(zip(images, map(float, load), strict=False)):
             data = prepare(model, torch.from_numpy(image).to(device)[None])
             for row in controller.rows if i == 0 else ():
-                backbone.set_skip(row['skip'])
+                depth.set_skip(row['skip'])
                 rehearse(model, data, dtype)
             if slower is not None:
                 slower.at(factor)
             for policy in order.sample([CONTROLLER, *fixed], 1 + len(fixed)):
                 skip = controller.next() if policy == CONTROLLER else policy
-                backbone.set_skip(skip)
+                depth.set_skip(skip)
                 with timed(device, clock) as took, slower.image(device) if slower else nullcontext():
                     output = predict(model, data)
                 records.append(_record(i, factor, policy, skip, took()))

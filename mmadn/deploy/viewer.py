@@ -23,7 +23,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from mmpretrain.models import ImageClassifier
 
-from ..depth import Skip, adaptive_backbone
+from ..depth import Skip, depth_of
 from ..errors import InputError
 from ..evaluation.flops import complexity
 from ..evaluation.timing import timed
@@ -75,7 +75,7 @@ class Viewer:
 
     def __init__(self, model: BaseModel, cfg: Config, score_thr: float = 0.5):
         self.model, self.score_thr = model, score_thr
-        self.backbone, self.classifier = adaptive_backbone(model), isinstance(model, ImageClassifier)
+        self.depth, self.classifier = depth_of(model), isinstance(model, ImageClassifier)
         dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
         if not dataset.get('pipeline'):
             raise InputError('the config has no test_dataloader, which says how images are preprocessed')
@@ -102,8 +102,8 @@ class Viewer:
         ]
 
     def _run(self, data: dict, skip: Skip) -> Sight:
-        self.backbone.set_skip(skip)
-        cost = self.backbone.skip, tuple(data['inputs'].shape)
+        self.depth.set_skip(skip)
+        cost = self.depth.skip, tuple(data['inputs'].shape)
         first = cost not in self._gflops
         if first:
             self._gflops[cost] = complexity(self.model, data['inputs'])['gflops']

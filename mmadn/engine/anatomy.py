@@ -2,12 +2,13 @@
 
 from torch import nn
 
-from ..depth import adaptive_backbone
+from ..depth import AdaptiveDepth, depth_of
 
 
 def backbone_name(model: nn.Module) -> str:
     """Such as 'backbone', and 'detector.backbone' in a tracker."""
-    backbone = adaptive_backbone(model)
+    depth = depth_of(model)
+    backbone = depth if isinstance(depth, AdaptiveDepth) else depth.backbone
     return next(name for name, module in model.named_modules() if module is backbone)
 
 
@@ -24,9 +25,21 @@ def beside_backbone(model: nn.Module, part: str) -> str | None:
 def default_features(model: nn.Module) -> list[str]:
     """The module whose outputs are all that the heads see of an image: the neck, or else the backbone.
 
-    Without a neck these are all maps that the backbone gives: four in MaskFormer, one in C4 and DC5.
+    Without a neck these are all maps that the backbone gives: four in MaskFormer, one in C4 and DC5. An
+    encoder that has a depth comes beside it.
     """
-    return [beside_backbone(model, 'neck') or backbone_name(model)]
+    seen, encoder = beside_backbone(model, 'neck') or backbone_name(model), beside_backbone(model, 'encoder')
+    return [seen, encoder] if _adaptive(model, encoder) else [seen]
+
+
+def queries(model: nn.Module) -> str | None:
+    """The head of a decoder that has a depth, if each class of a query has a sigmoid of its own."""
+    decoder, head = beside_backbone(model, 'decoder'), beside_backbone(model, 'bbox_head')
+    return head if _adaptive(model, decoder) and model.get_submodule(head).loss_cls.use_sigmoid else None
+
+
+def _adaptive(model: nn.Module, name: str | None) -> bool:
+    return name is not None and isinstance(model.get_submodule(name), AdaptiveDepth)
 
 
 def logits(model: nn.Module) -> list[str]:

@@ -7,7 +7,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
-from ..depth import adaptive_backbone, unwrap
+from ..depth import depth_of, unwrap
 from ..errors import InputError
 from ..registry import LOOPS
 from .shared_prefixes import predicting
@@ -78,9 +78,9 @@ def _write_elsewhere(metric: BaseMetric, skip: str) -> None:
 class _SubnetLoop:
     def __init__(self, runner, dataloader, evaluator, skips=('super', 'base'), fp16=False):
         super().__init__(runner, dataloader, evaluator, fp16)
-        backbone = adaptive_backbone(runner.model)
+        depth = depth_of(runner.model)
         skips = [skips] if isinstance(skips, str) and skips != 'all' else skips
-        names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips)
+        names = depth.subnets() if skips == 'all' else map(depth.parse_skip, skips)
         self.evaluator = SubnetEvaluator(self.evaluator, dict.fromkeys(names))
         if hasattr(unwrap(runner.model), 'tracker') and len(self.evaluator.skips) > 1:
             raise InputError(
@@ -93,11 +93,11 @@ class _SubnetLoop:
     def run_iter(self, idx, data_batch):
         """Runs one batch at every depth; the hooks see the batch once, with the outputs of the last one."""
         runner, mode, evaluators = self.runner, self.mode, self.evaluator.evaluators
-        backbone = adaptive_backbone(runner.model)
+        depth = depth_of(runner.model)
         runner.call_hook(f'before_{mode}_iter', batch_idx=idx, data_batch=data_batch)
         with predicting(runner.model, data_batch, mode) as predict:
             for skip in sorted(evaluators):  # neighbours share most
-                with backbone.skipping(skip), autocast(enabled=self.fp16):
+                with depth.skipping(skip), autocast(enabled=self.fp16):
                     outputs = predict()
                 evaluators[skip].process(data_samples=outputs, data_batch=data_batch)
                 if skip == list(evaluators)[-1]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..errors import InputError
@@ -96,6 +98,39 @@ def feature_divergence(
     return sum(
         kl_divergence(s, t, temperature) for s, t in zip(_pooled(student), _pooled(teacher), strict=True)
     )
+
+
+def query_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], queries: int) -> Tensor:
+    """How the predictions of a DETR's queries differ, each student's from that of the teacher's it matches.
+
+    The queries of two passes have no common order where an encoder proposes them, so they are matched by
+    classes and boxes, one to one. A pair counts by how sure the teacher is that there is something.
+
+    Args:
+        student: The logits of a sigmoid, of shape (layers, N, Q, C), and boxes, of shape (layers, N, Q, 4) as
+            parts of the image. The last layer's are compared.
+        teacher: As many of the same shapes, maybe of another number of layers. No gradient goes to them.
+        queries: Only so many, the last ones, are compared; those before them repair noisy boxes.
+
+    Returns:
+        A scalar in float32: the mean KL of the classes, each by itself, and 5 times that of the boxes' L1.
+    """
+    logits, boxes = (output[-1][:, -queries:].float() for output in student[:2])
+    taught, places = (output[-1][:, -queries:].detach().float() for output in teacher[:2])
+    found = taught.sigmoid()
+    cost = torch.cdist(logits.detach().sigmoid(), found, p=1) + 5 * torch.cdist(boxes.detach(), places, p=1)
+    order = [linear_sum_assignment(each.T)[1] for each in cost.cpu().numpy()]  # of the student's queries
+    order = torch.as_tensor(np.stack(order), device=logits.device)[..., None]
+    logits = logits.gather(1, order.expand_as(logits))
+    boxes = boxes.gather(1, order.expand_as(boxes))
+    divergence = F.binary_cross_entropy_with_logits(logits, found, reduction='none') - _entropy(taught)
+    differences = divergence.sum(2) + 5 * (boxes - places).abs().sum(2)
+    sure = found.max(2).values
+    return ((sure * differences).sum(1) / sure.sum(1).clamp(min=1)).mean()  # images count alike
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, logits.sigmoid(), reduction='none')
 
 
 def _pooled(features: Tensor | Sequence) -> list[Tensor]:

@@ -9,12 +9,12 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..depth import SwitchableDepth, depth_of, unwrap
 from ..errors import InputError
 from ..registry import HOOKS
-from .anatomy import backbone_name, beside_backbone, default_features, logits
+from .anatomy import backbone_name, beside_backbone, default_features, logits, queries
 from .foreground import count_foreground, foremost
-from .losses import feature_divergence, logits_divergence
+from .losses import feature_divergence, logits_divergence, query_divergence
 from .teacher import Teacher
 from .train_step_hook import TrainStepHook, record
 from .two_passes import forgetting, local_gradients, own_samples, reaching_all, touch
@@ -120,14 +120,14 @@ class SelfDistillationHook(TrainStepHook):
         (self.seed,) = seeds
 
     def before_train_iter(self, runner: Runner, batch_idx: int = 0, data_batch: dict | None = None) -> None:
-        self.skips = draw(adaptive_backbone(runner.model), self.depths, self.seed, runner.iter)
+        self.skips = draw(depth_of(runner.model), self.depths, self.seed, runner.iter)
 
     def prepare(self, runner: Runner) -> None:
         self.before_train_iter(runner)
         model = unwrap(runner.model)
-        if adaptive_backbone(model).fixed:
+        if any(network.fixed for network in depth_of(model).networks()):
             raise InputError(
-                'fixed=True freezes what only other depths of the backbone use, and SelfDistillationHook '
+                'fixed=True freezes what only other depths use, and SelfDistillationHook '
                 'trains several depths; remove one of the two from the config'
             )
         self._check_names(model)
@@ -138,21 +138,21 @@ class SelfDistillationHook(TrainStepHook):
 
     def train_step(self, model: nn.Module, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One iteration of Algorithm 1, called as `model.train_step(data, optim_wrapper)` is."""
-        stock, backbone = unwrap(model), adaptive_backbone(model)
+        stock, depth = unwrap(model), depth_of(model)
         with optim_wrapper.optim_context(model):
             data = stock.data_preprocessor(data, True)
 
         # A pass stays at its depth until its backward is done: with_cp runs the forward again there.
-        with backbone.skipping(self.skips[0]), local_gradients(model):
+        with depth.skipping(self.skips[0]), local_gradients(model):
             with optim_wrapper.optim_context(model):
                 loss_super, lesson, logs = self.first_pass(model, own_samples(data))
             optim_wrapper.backward(optim_wrapper.scale_loss(loss_super))
         optim_wrapper._inner_count -= 1  # it counts iterations, and this one goes on
 
-        with backbone.skipping(self.skips[1]), forgetting(stock, backbone), reaching_all(stock):
+        with depth.skipping(self.skips[1]), forgetting(stock, depth.networks()), reaching_all(stock):
             with optim_wrapper.optim_context(model):
                 losses = self.second_pass(model, data, lesson)
-            touch(backbone.idle_parameters())  # before the backward, so that their reduction need not wait
+            touch(depth.idle_parameters())  # before the backward, so that their reduction need not wait
             optim_wrapper.backward(optim_wrapper.scale_loss(sum(losses.values())))
         if optim_wrapper.should_update():
             optim_wrapper.step()
@@ -219,12 +219,16 @@ class SelfDistillationHook(TrainStepHook):
 
     def _compared(self, model: nn.Module, level: int | None = None) -> dict[str, Callable]:
         """The names of the modules whose outputs are compared, and how; of the neck one level, if given."""
-        heads, neck = logits(model), beside_backbone(model, 'neck')
+        heads, decoded, neck = logits(model), queries(model), beside_backbone(model, 'neck')
+        predicting = [*heads, *([decoded] if decoded else [])]
         features = (() if heads else default_features(model)) if self.features is None else self.features
-        names = [*((heads or ['head']) if self.logits else heads if self.logits is None else []), *features]
+        given = (predicting or ['head']) if self.logits else predicting if self.logits is None else []
         of_logits = partial(logits_divergence, temperature=self.temperature, topk=self.topk)
         of_features = partial(feature_divergence, temperature=self.temperature)
-        compared = {name: of_logits if name in heads else of_features for name in names}
+        compared = {name: of_logits if name in heads else of_features for name in [*given, *features]}
+        if decoded in given:
+            detector = model.get_submodule(decoded.rpartition('.')[0])
+            compared[decoded] = partial(query_divergence, queries=detector.num_queries)
         if level is not None:
             compared[neck] = partial(of_features, level=level)
         return compared
@@ -247,15 +251,15 @@ class SelfDistillationHook(TrainStepHook):
                 )
 
 
-def draw(backbone: AdaptiveDepth, depths: Sequence, seed: int, iteration: int) -> list[str]:
+def draw(depth: SwitchableDepth, depths: Sequence, seed: int, iteration: int) -> list[str]:
     """The skips of the two passes of an iteration; 'random' is any that the other pass does not have.
 
     Raises:
         ValueError: A depth is neither 'random' nor one of the backbone's.
     """
-    skips = [None if depth == 'random' else backbone.parse_skip(depth) for depth in depths]
+    skips = [None if each == 'random' else depth.parse_skip(each) for each in depths]
     generator = random.Random(f'{seed} {iteration}')
     for i in range(2):
         if skips[i] is None:
-            skips[i] = generator.choice([skip for skip in backbone.subnets() if skip != skips[1 - i]])
+            skips[i] = generator.choice([skip for skip in depth.subnets() if skip != skips[1 - i]])
     return skips

@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ..depth import AdaptiveDepth, PathNorm, Skippable, adaptive_backbone, switches
+from ..depth import AdaptiveDepth, PathNorm, Skippable, depth_of, switches
 
 
 @contextmanager
@@ -57,8 +57,8 @@ def shared_prefixes(backbone: AdaptiveDepth):
 def predicting(model, data, mode='test'):
     """Yields a function that gives the predictions of one batch at the current depth.
 
-    The batch is preprocessed once, and depths share prefixes. A model with a step of its own, such as
-    one with test-time augmentation, does all that itself at each depth and shares nothing.
+    The batch is preprocessed once, and depths share prefixes of the backbone. A model with a step of its own,
+    such as one with test-time augmentation, does all that itself at each depth and shares nothing.
 
     Args:
         model (nn.Module): What `runner.model` is: a classifier or detector in eval mode, wrapped or not.
@@ -70,7 +70,7 @@ def predicting(model, data, mode='test'):
         yield lambda: getattr(model, step)(data)
         return
     data = inner.data_preprocessor(data, False)
-    with shared_prefixes(adaptive_backbone(model)):
+    with shared_prefixes(depth_of(model).networks()[0]):
         yield lambda: inner._run_forward(_fresh(data), mode='predict')
 
 

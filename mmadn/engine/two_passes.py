@@ -64,14 +64,15 @@ def touch(parameters: Iterable[nn.Parameter]) -> None:
 
 
 @contextmanager
-def forgetting(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
+def forgetting(model: nn.Module, networks: Iterable[nn.Module]) -> Iterator[None]:
     """Puts back, after the block, what heads and losses have remembered of it.
 
     Some keep statistics from iteration to iteration: the losses Seesaw, GHM and EQLv2 in buffers, Dynamic
-    R-CNN in attributes of its head, its loss and its assigner. All buffers and attributes outside the
-    backbone are put back, except those of norms: a norm that both passes share follows both.
+    R-CNN in attributes of its head, its loss and its assigner. All buffers and attributes are put
+    back, except inside networks of adaptive depth, and those of norms: one that both passes share follows
+    both.
     """
-    kept = [(owner, name, owner[name], _copied(owner[name])) for owner, name in _memories(model, backbone)]
+    kept = [(owner, name, owner[name], _copied(owner[name])) for owner, name in _memories(model, networks)]
     try:
         yield
     finally:
@@ -83,9 +84,9 @@ def forgetting(model: nn.Module, backbone: nn.Module) -> Iterator[None]:
                 owner[name] = before
 
 
-def _memories(model: nn.Module, backbone: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+def _memories(model: nn.Module, networks: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yields where heads and losses can keep statistics: a dict and a key in it."""
-    passed_over = set(backbone.modules())
+    passed_over = {module for network in networks for module in network.modules()}
     for module in model.modules():
         if module in passed_over or is_norm(module):
             continue

@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from ..depth import AdaptiveDepth, adaptive_backbone, present_branch
+from ..depth import AdaptiveDepth, depth_of, present_branch
 from ..utils.report import cells
 from .columns import COLUMNS
 
@@ -115,11 +115,11 @@ def measure(cfg: Config, shape=None, skips=None) -> list[dict]:
     stored = _size(model.parameters()) / 1e6
     if not _adaptive(model) and skips is None:
         return [{**complexity(model, inputs), 'stored': stored}]
-    backbone = adaptive_backbone(model)
-    names = backbone.subnets() if skips == 'all' else map(backbone.parse_skip, skips or ('super', 'base'))
+    depth = depth_of(model)
+    names = depth.subnets() if skips == 'all' else map(depth.parse_skip, skips or ('super', 'base'))
     rows = []
     for skip in dict.fromkeys(names):
-        with backbone.skipping(skip):
+        with depth.skipping(skip):
             rows.append({'skip': skip, **complexity(model, inputs), 'stored': stored})
     return rows
 

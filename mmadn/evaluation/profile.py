@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from ..depth import adaptive_backbone
+from ..depth import depth_of
 from ..errors import InputError
 from ..utils.report import (
     BLUE,
@@ -107,8 +107,8 @@ def profile_subnets(
     limits = dict(spread=spread, min_rounds=min_rounds, max_seconds=max_seconds)
     settings = dict(device=str(device), shape=list(shape), batch=batch, dtype=dtype, clock=clock, **limits)
     _check(settings)
-    backbone = adaptive_backbone(model)
-    names = backbone.subnets() if skips == 'all' else dict.fromkeys(map(backbone.parse_skip, skips))
+    adaptive = depth_of(model)
+    names = adaptive.subnets() if skips == 'all' else dict.fromkeys(map(adaptive.parse_skip, skips))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=generator)
     data = prepare(model, images.to(device))
@@ -117,19 +117,19 @@ def profile_subnets(
     meter = energy_meter(device) if memory else None
     meter_name = meter.name if meter else 'not available'
     counted, rows = {}, []
-    with backbone.skipping(backbone.skip):  # which puts the depth back in the end
+    with adaptive.skipping(adaptive.skip):  # which puts the depth back in the end
         progress(f'counting the GFLOPs of {len(names)} depths')
         for skip in names:
-            backbone.set_skip(skip)
+            adaptive.set_skip(skip)
             counted[skip] = complexity(model, data['inputs'][:1])
         with precision(device, dtype):
             rehearse(model, data, dtype)
-            steps = {skip: (partial(backbone.set_skip, skip), run) for skip in names}
+            steps = {skip: (partial(adaptive.set_skip, skip), run) for skip in names}
             times, ended = interleaved(steps, device, **limits, clock=clock, progress=progress)
             if memory:
                 progress(f'memory and energy ({meter_name}) of {len(names)} depths')
             for skip in names:
-                backbone.set_skip(skip)
+                adaptive.set_skip(skip)
                 depth = Depth(run, device, counted[skip], times[skip], weights, memory, meter)
                 measured = {name: column.measure(depth) for name, column in COLUMNS.items() if column.measure}
                 rows.append({'skip': skip, **measured})

@@ -15,7 +15,7 @@ from mmengine.runner.amp import autocast
 
 from ..checkpoint.files import load_weights
 from ..datasets.checks import check_loops
-from ..depth import AdaptiveDepth, adaptive_backbone, unwrap
+from ..depth import SwitchableDepth, depth_of, unwrap
 from ..engine.quiet import quiet_runner
 from ..errors import InputError
 from ..utils.report import (
@@ -89,10 +89,11 @@ def _uses_fp16(cfg: Config) -> bool:
 
 
 def is_adaptive(cfg: Config) -> bool:
-    """Whether the model of a config has a backbone with adaptive depth."""
+    """Whether the model of a config, or a backbone in it, has an adaptive depth."""
     init_default_scope(cfg.get('default_scope'))
     with MODELS.switch_scope_and_registry(None) as registry:
-        return any(issubclass(registry.get(each.type), AdaptiveDepth) for each in _backbones(cfg.model))
+        types = (each.type for each in [cfg.model, *_backbones(cfg.model)] if 'type' in each)
+        return any(issubclass(registry.get(each), SwitchableDepth) for each in types)
 
 
 def _backbones(cfg):
@@ -102,7 +103,7 @@ def _backbones(cfg):
 
 
 def _at(model, skip):
-    return adaptive_backbone(model).skipping(skip) if skip else nullcontext()
+    return depth_of(model).skipping(skip) if skip else nullcontext()
 
 
 def latencies(model, data, skips, rounds=5, fp16=False) -> dict:

@@ -154,14 +154,14 @@ def check(rows: list[dict], model) -> None:
     Raises:
         ValueError: A depth does not fit, or uses another number of parameters.
     """
-    from ..depth import adaptive_backbone  # here, because tables are also read where torch is not installed
+    from ..depth import depth_of  # here, because tables are also read where torch is not installed
 
-    backbone = adaptive_backbone(model)
+    depth = depth_of(model)
     total = sum(p.numel() for p in model.parameters())
     for row in rows:
         try:
-            with backbone.skipping(row['skip']):
-                idle = sum(p.numel() for p in backbone.idle_parameters())
+            with depth.skipping(row['skip']):
+                idle = sum(p.numel() for p in depth.idle_parameters())
         except ValueError as error:
             raise InputError(f'the table is of another network: {error}') from None
         if 'params' in row:

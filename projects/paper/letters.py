@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmcv.transforms import TRANSFORMS, BaseTransform
 from PIL import Image, ImageDraw, ImageFont
 
 CLASSES = string.ascii_uppercase
@@ -38,6 +39,21 @@ def write_letters(root: str | Path, train: int = 700, val: int = 60, test: int =
                     image = draw(np.random.default_rng([seed, number, label, i]), letter)
                     Image.fromarray(image).save(made / split / letter / f'{i:04d}.png')
         made.rename(root)  # whole or not at all
+
+
+@TRANSFORMS.register_module()
+class LocalContrast(BaseTransform):
+    """How much each pixel differs from its surroundings, brighter or darker, as an image of shape (H, W, 3).
+
+    A letter is brighter than its background as often as it is darker, so that no linear function of the
+    pixels tells letters apart. Batch norms and ReLUs get over that at once, layer norms do not.
+    """
+
+    def transform(self, results: dict) -> dict:
+        image = results['img'].astype(np.float32)
+        contrast = np.abs(image - cv2.GaussianBlur(image, (0, 0), 4))
+        results['img'] = (4 * contrast).clip(0, 255).astype(np.uint8)
+        return results
 
 
 def draw(rng: np.random.Generator, letter: str) -> np.ndarray:

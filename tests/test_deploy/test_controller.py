@@ -196,7 +196,7 @@ def test_frame_sets_the_depth_and_times_the_block():
 def test_frame_refuses_a_model_that_the_table_is_not_of():
     controller = DepthController([dict(skip='FFFFF', gflops=1, latency_p50_ms=1, latency_p95_ms=1)], 5)
     model = toy.build()
-    with pytest.raises(ValueError, match='with 5 skippable stages, and this backbone has 4'):
+    with pytest.raises(ValueError, match='with 5 skippable stages, and this one has 4'):
         with controller.frame(model):
             pass
     assert controller.frames == 0

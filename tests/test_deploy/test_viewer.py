@@ -144,7 +144,7 @@ def test_panels_stand_four_in_a_row_with_their_cost_above():
     sight = Sight('FT', 1234.5, 4.1, (1.0, 'GFLOPs'), None, 'over 9 ms')
     assert sight.cost == 'FT   1234 ms   4.10 GFLOPs   over 9 ms'
     assert sight._replace(gflops=0.00578, unit=(1e3, 'MFLOPs')).flops == '5.78 MFLOPs'
-    many = viewer.compare(noise(), viewer.backbone.subnets()[:5])
+    many = viewer.compare(noise(), viewer.depth.subnets()[:5])
     assert many.shape == (2 * panel.shape[0], 4 * 512 + 3 * 8, 3)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmadn.engine.losses import feature_divergence, kl_divergence, logits_divergence
+from mmadn.engine.losses import feature_divergence, kl_divergence, logits_divergence, query_divergence
 
 
 def by_hand(student, teacher, temperature, topk):
@@ -65,3 +65,33 @@ def test_feature_divergence_pools_and_sums():
     assert torch.allclose(feature_divergence((0 * student, student), (teacher, teacher), 2.0, level=1), one)
     with pytest.raises(ValueError):
         feature_divergence((student,), (teacher, teacher))
+
+
+def queries(seed, n=6, layers=2):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(layers, 2, n, 3, generator=generator)
+    return logits, torch.rand(layers, 2, n, 4, generator=generator)
+
+
+def test_queries_are_compared_whatever_their_order():
+    logits, boxes = queries(0)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    same = (logits[:, :, order], boxes[:, :, order])
+    assert query_divergence(same, (logits, boxes), 6).abs() < 1e-6
+    assert query_divergence(queries(1), (logits, boxes), 6) > 0.1
+
+
+def test_queries_that_repair_boxes_and_earlier_layers_are_not_compared():
+    student, teacher = queries(0, 8), queries(1, 8, layers=3)
+    expected = query_divergence(student, teacher, 5)
+    for outputs in (student, teacher):
+        for output in outputs:
+            output[:, :, :3] = 0.3
+            output[:-1] = 0.3
+    assert query_divergence(student, teacher, 5) == expected
+
+
+def test_of_queries_the_student_alone_gets_a_gradient():
+    student, teacher = ([x.requires_grad_() for x in queries(seed)] for seed in (0, 1))
+    query_divergence(student, teacher, 6).backward()
+    assert all(x.grad.abs().sum() > 0 for x in student) and all(x.grad is None for x in teacher)

@@ -92,7 +92,7 @@ def test_forgetting_puts_statistics_back_but_not_those_of_norms():
     head, seen = model.head, model.head.seen
     remembered = (head.seen.tolist(), head.mean.tolist(), head.count, head.history[:], list(head.recent))
     threshold = head.assigners[0].threshold
-    with pytest.raises(ZeroDivisionError), forgetting(model, model.backbone):
+    with pytest.raises(ZeroDivisionError), forgetting(model, [model.backbone]):
         (head(x) + model.backbone(x)).sum().backward()
         assert head.count == 2
         raise ZeroDivisionError  # puts back after an error too

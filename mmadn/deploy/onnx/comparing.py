@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from torch import nn
 
+from ...depth import depth_of
 from ...errors import FailedError, InputError
 from .session import open_session
 from .tracing import example_images, outputs_of
@@ -17,7 +18,10 @@ ROUNDING = 1e-6  # of float32: an output that varies by less than this part of i
 
 
 def at_depth(model: nn.Module, skip: str | None) -> AbstractContextManager:
-    return nullcontext() if skip is None else model.backbone.skipping(skip)
+    if skip is None:
+        return nullcontext()
+    depth = depth_of(model)  # of whose parts the backbone alone may be in a file
+    return (depth if len(skip) == depth.num_skippable_stages else model.backbone).skipping(skip)
 
 
 def runner(path: Path, adaptive: bool) -> Callable:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ...checkpoint.files import load_model
-from ...depth import AdaptiveDepth, PathNorm, adaptive_backbone, unwrap
+from ...depth import PathNorm, SwitchableDepth, adaptive_backbone, depth_of, unwrap
 from ...depth_names import Skip
 from ...engine.calibration import calibration_depths
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
@@ -87,7 +87,7 @@ def export_onnx(
             itself computes NaN or infinity.
     """
     model = unwrap(model)
-    skips = _depths(model, skip, adaptive)
+    skips = _depths(model, skip, adaptive, features)
     if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
         raise InputError(f'shape={tuple(shape)}: give channels, height and width')
     if opset is not None and not 18 <= opset <= onnx.defs.onnx_opset_version():
@@ -109,7 +109,7 @@ def export_onnx(
         exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
         if whole:
             append_heads(exported, heads, model)
-        _write_description(exported, model, 'adaptive' if adaptive else skips[0], cfg)
+        _write_description(exported, model, skips[0], adaptive, cfg)
         if exported.ByteSize() >= LIMIT:
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
@@ -161,21 +161,27 @@ def _is_detector(model: nn.Module) -> bool:
     return any(base.__module__ == 'mmdet.models.detectors.base' for base in type(model).__mro__)
 
 
-def _depths(model: nn.Module, skip: Skip | None, adaptive: bool) -> list[str | None]:
+def _depths(model: nn.Module, skip: Skip | None, adaptive: bool, features: bool) -> list[str | None]:
     """The depths at which a file is compared with torch; None for a network without."""
     if adaptive and skip is not None:
         raise InputError(
             f'skip={skip!r} and adaptive=True: an adaptive file has all depths, give one of both'
         )
     if adaptive or skip is not None:
-        adaptive_backbone(model)
+        depth_of(model)
     backbone = getattr(model, 'backbone', None)
     if backbone is None:
         raise NotAdaptiveError(f'{type(model).__name__} has no backbone; give a classifier or detector')
-    if not isinstance(backbone, AdaptiveDepth):
+    depth = model if isinstance(model, SwitchableDepth) and not features else backbone
+    if not isinstance(depth, SwitchableDepth):
         return [None]
     if not adaptive:
-        return [backbone.skip if skip is None else backbone.parse_skip(skip)]
+        return [depth.skip if skip is None else depth.parse_skip(skip)]
+    if depth is model:
+        raise InputError(
+            f'adaptive=True: a file has the depths of the backbone alone, and {type(model).__name__} has '
+            f'others beside; give one depth, skip={model.skip!r}, or features=True'
+        )
     n = backbone.num_skippable_stages
     if 2**n <= MOST:
         return backbone.subnets()
@@ -210,15 +216,15 @@ def _follows_stage_before(module: nn.Module) -> bool:
 
 
 def _write_description(
-    exported: onnx.ModelProto, model: nn.Module, skip: str | None, cfg: Config | None
+    exported: onnx.ModelProto, model: nn.Module, skip: str | None, adaptive: bool, cfg: Config | None
 ) -> None:
     """Writes into a file what `describe` reads."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
     about = {
         'mmadn': __version__,
-        'skip': skip,
-        'flags': getattr(model.backbone, 'num_skippable_stages', None),
+        'skip': 'adaptive' if adaptive else skip,
+        'flags': skip and len(skip),
         'output': OUTPUTS.get(exported.graph.output[0].name, 'feature maps'),
         'classes': meta.get('classes'),
         'to_rgb': getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', None)),

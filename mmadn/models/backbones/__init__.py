@@ -2,7 +2,7 @@
 
 from mmpretrain.models import ConvNeXt, MobileNetV2, ResNet, SwinTransformer, VisionTransformer
 
-from .adaptive import AdaptiveBackbone, adaptive
+from .adaptive import AdaptiveBackbone, AdaptiveModel, adaptive
 
 ADNConvNeXt = adaptive(ConvNeXt)
 ADNMobileNetV2 = adaptive(MobileNetV2)
@@ -17,5 +17,6 @@ __all__ = [
     'ADNSwinTransformer',
     'ADNVisionTransformer',
     'AdaptiveBackbone',
+    'AdaptiveModel',
     'adaptive',
 ]

@@ -1,11 +1,13 @@
-"""Any residual backbone with adaptive depth: of an OpenMMLab library, or your own."""
+"""Any residual network with adaptive depth, of an OpenMMLab library or your own, and any model of several."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from mmengine.model import BaseModel
 from torch import nn
 
-from ...depth import AdaptiveDepth, split
+from ...depth import AdaptiveDepth, RunningLayers, SwitchableDepth, split
+from ...depth_names import Skip
 from ...errors import InputError
 from .layouts import find_stages
 
@@ -75,28 +77,114 @@ class AdaptiveBackbone(AdaptiveDepth):
             self.__class__ = own
 
 
+class AdaptiveModel(SwitchableDepth):
+    """A stock model in which more than the backbone has an adaptive depth, such as the coders of a DETR.
+
+    In a config, `type='mmadn.ADNDINO'` is mmdet's DINO, whose encoder and decoder skip the second half of
+    their layers, with two copies of the norms of the first. `model.set_skip` sets all parts: the letters of
+    the backbone come first, where that is one of mmadn's, and then those of the parts, "TTTTFT" or by their
+    names "backbone=TTTT,decoder=T", where those that are not named run whole. A part can be set by itself,
+    `model.backbone.set_skip("TTTT")`.
+
+    Args:
+        *args, **kwargs: What the stock model takes.
+        parts: The names of the parts beside the backbone, with the arguments of `AdaptiveBackbone` if there
+            are some: `dict(decoder=dict(mandatory=[2]))`, or
+            `dict(bbox_head=dict(residual_stages=['cls_convs', 'reg_convs']))`. By default `encoder` and
+            `decoder`.
+        skip: The depth at the start.
+
+    Raises:
+        ValueError: There is no such part, or its stages are not found.
+
+    Example:
+        >>> model = MODELS.build(dict(type='mmadn.ADNDINO', ...))
+        >>> model.set_skip('backbone=TTTT,encoder=F,decoder=T')
+        >>> model.skip
+        'TTTTFT'
+    """
+
+    def __init__(
+        self, *args, parts: Sequence[str] | Mapping[str, dict] | None = None, skip: Skip = 'super', **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        given = PARTS if parts is None else parts
+        given = (
+            given
+            if isinstance(given, Mapping)
+            else dict.fromkeys([given] if isinstance(given, str) else given)
+        )
+        modules = dict(self.named_modules())
+        lacking = [name for name in given if name not in modules]
+        if lacking or not given:
+            name, children = (
+                stock_class(type(self)).__name__,
+                ', '.join(name for name, _ in self.named_children()),
+            )
+            raise InputError(
+                f'parts={parts!r}: {name} has no {" and no ".join(lacking) or "such part"}; give names of '
+                f'modules of it that have residual stages (it has {children})'
+            )
+        for name, arguments in given.items():
+            _make_adaptive(modules[name], **(arguments or {}))
+        backbone = getattr(self, 'backbone', None)
+        self.parts = ['backbone'] * isinstance(backbone, AdaptiveDepth) + [*given]
+        self._switches = [switch for network in self.networks() for switch in network._switches]
+        self.set_skip(skip)
+
+    def networks(self) -> list[AdaptiveDepth]:
+        return [self.get_submodule(name) for name in self.parts]
+
+    def parse_skip(self, skip: Skip) -> str:
+        named = skip
+        if isinstance(skip, str) and '=' in skip:
+            named = dict(part.split('=', 1) for part in skip.replace(' ', '').split(',') if '=' in part)
+        if not isinstance(named, Mapping):
+            return super().parse_skip(skip)
+        if set(named) - set(self.parts):
+            raise InputError(f'skip={skip!r}: give depths of {", ".join(self.parts)}')
+        networks = zip(self.parts, self.networks(), strict=True)
+        return ''.join(network.parse_skip(named.get(name, 'super')) for name, network in networks)
+
+
+PARTS = 'encoder', 'decoder'
+
+
+def _make_adaptive(
+    network: nn.Module, residual_stages: Sequence[str] | None = None, group: int | None = None, **kwargs
+) -> None:
+    """Gives a network that is built already an adaptive depth, by the arguments of `AdaptiveBackbone`."""
+    network.__class__ = adaptive(type(network))
+    network.residual_stages, network.group = residual_stages, group
+    network._divide(**kwargs)
+    if isinstance(getattr(network, 'layers', None), nn.ModuleList):
+        network.layers = RunningLayers(network.layers)
+
+
 @functools.cache
-def adaptive(backbone: type[nn.Module]) -> type[AdaptiveBackbone]:
-    """The class of a backbone with adaptive depth, `ADN` before its name; see `AdaptiveBackbone`."""
-    library = backbone.__module__.partition('.')[0]
-    about = f"{library}'s {backbone.__name__} with adaptive depth; see `AdaptiveBackbone`."
+def adaptive(stock: type[nn.Module]) -> type[AdaptiveBackbone | AdaptiveModel]:
+    """The class with adaptive depth, `ADN` before its name: an `AdaptiveBackbone`, or an `AdaptiveModel`."""
+    base = AdaptiveModel if issubclass(stock, BaseModel) else AdaptiveBackbone
+    about = (
+        f"{stock.__module__.partition('.')[0]}'s {stock.__name__} with adaptive depth; see `{base.__name__}`."
+    )
     return type(
-        f'ADN{backbone.__name__}',
-        (AdaptiveBackbone, backbone),
+        f'ADN{stock.__name__}',
+        (base, stock),
         # A class made at run time cannot be pickled by its name.
         {'__module__': __name__, '__doc__': about, '__reduce__': _by_its_stock_class},
     )
 
 
-def _by_its_stock_class(network: AdaptiveBackbone) -> tuple:
+def _by_its_stock_class(network: SwitchableDepth) -> tuple:
     return _new_adaptive, (stock_class(type(network)),), network.__getstate__()
 
 
-def _new_adaptive(backbone: type[nn.Module]) -> AdaptiveBackbone:
-    return object.__new__(adaptive(backbone))
+def _new_adaptive(stock: type[nn.Module]) -> SwitchableDepth:
+    return object.__new__(adaptive(stock))
 
 
-def stock_class(cls: type[AdaptiveDepth]) -> type[nn.Module]:
+def stock_class(cls: type[SwitchableDepth]) -> type[nn.Module]:
     """The stock class that one with adaptive depth is made of."""
-    after = cls.__mro__[cls.__mro__.index(AdaptiveDepth) :]
-    return next(base for base in after if base not in AdaptiveDepth.__mro__)
+    after = cls.__mro__[cls.__mro__.index(SwitchableDepth) :]
+    return next(base for base in after if base not in SwitchableDepth.__mro__)

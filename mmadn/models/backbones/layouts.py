@@ -150,6 +150,11 @@ def _pyramid(network: nn.Module) -> list[Stage] | None:
     ]
 
 
+def _coder(network: nn.Module) -> list[Stage] | None:
+    """The encoder or decoder of a DETR: its layers are one stage; a norm after them serves both sub-paths."""
+    return [Stage(_modules(network, 'layers'), [])] if hasattr(network, 'layer_cfg') else None
+
+
 def _sequence(network: nn.Module) -> list[nn.Module]:
     """The blocks of ViT and its relatives, which have no stages; the final norm serves both sub-paths."""
     layers = _modules(network, 'layers')
@@ -169,4 +174,4 @@ def _modules(network: nn.Module, name: str) -> list[nn.Module]:
     return list(modules) if isinstance(modules, nn.ModuleList) else []
 
 
-LAYOUTS = _resnet, _swin, _convnext, _cspnext, _mobilenet_v2, _pyramid
+LAYOUTS = _resnet, _swin, _convnext, _cspnext, _mobilenet_v2, _pyramid, _coder

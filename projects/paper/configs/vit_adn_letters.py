@@ -1,6 +1,6 @@
-_base_ = 'resnet50_adn-long_letters.py'
+_base_ = ['_base_/resnet50_adn.py', '_base_/letters_contrast.py', '_base_/1800_iterations.py']
 
-work_dir = 'work_dirs/vit_adn-long_letters'
+work_dir = 'work_dirs/vit_adn_letters'
 model = dict(
     backbone=dict(
         _delete_=True,
