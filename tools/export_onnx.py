@@ -4,6 +4,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from mmadn import cli
+from mmadn.datasets.checks import check_data
 from mmadn.utils.report import print_table
 
 
@@ -30,6 +31,15 @@ def main() -> None:
         '--features', action='store_true', help='of a detector, the feature maps of backbone and neck alone'
     )
     option('--fixed-size', action='store_true', help='height and width are those of --shape and no others')
+    option(
+        '--int8',
+        nargs='?',
+        type=int,
+        const=256,
+        metavar='IMAGES',
+        help="compute in eight bits, whose ranges so many images of the config's training data give, 256 by "
+        'default; of a detector with --features',
+    )
     option('--opset', type=int, help="of ONNX; by default torch's choice")
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
@@ -41,6 +51,8 @@ def main() -> None:
 
         cfg = Config.fromfile(args.config)
         cli.merge_options(cfg, args.cfg_options)
+        if args.int8 is not None:
+            check_data(cfg, ('train',))
         rows = export_file(
             cfg,
             args.checkpoint,
@@ -51,6 +63,7 @@ def main() -> None:
             dynamic=False if args.fixed_size else None,
             opset=args.opset,
             features=args.features,
+            int8=args.int8,
         )
         about = describe(open_session(args.out))
     print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from torch import nn
 
 from ...depth import depth_of
@@ -79,6 +80,42 @@ def compare_outputs(
                 f'the spread of an output, where {TOLERANCE:g} is accepted; it was not written'
             )
         rows.append({'skip': skip, 'difference': difference, 'relative': relative})
+    return rows
+
+
+def compare_quantised(
+    model: nn.Module, path: Path, batches: Sequence[np.ndarray], skips: list[str | None], adaptive: bool
+) -> list[dict]:
+    """Runs a file in eight bits beside torch in float, on the images that gave its ranges.
+
+    Returns:
+        For each depth `skip`; `lost`, the root of the mean squared difference over the standard deviation of
+        an output, the largest of several; and of a classifier `same`, the percentage of images with the same
+        most probable class.
+
+    Raises:
+        RuntimeError: What a file computes is not finite, or nothing is left of an output.
+    """
+    run, rows = runner(path, adaptive), []
+    for skip in skips:
+        where = f' at depth {skip}' if skip else ''
+        pairs = {}
+        for images in batches:
+            with at_depth(model, skip):
+                expected = outputs_of(model, torch.from_numpy(images).to(next(model.parameters()).device))
+            for name, values in run(skip, images=images).items():
+                pairs.setdefault(name, []).append((expected[name].numpy(force=True), values))
+        row = {'skip': skip, 'lost': 0.0}
+        for name, outputs in pairs.items():
+            expected, found = (np.concatenate(part) for part in zip(*outputs, strict=True))
+            _difference(expected, found, where)
+            lost = float(np.sqrt(np.mean((expected - found) ** 2)) / max(expected.std(), 1e-30))
+            if lost >= 1:
+                raise FailedError(f'eight bits leave nothing of {name}{where}; the file was not written')
+            row['lost'] = max(row['lost'], lost)
+            if name == 'logits':
+                row['same'] = 100 * float(np.mean(expected.argmax(1) == found.argmax(1)))
+        rows.append(row)
     return rows
 
 

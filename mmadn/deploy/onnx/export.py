@@ -1,19 +1,21 @@
 """Export to ONNX: one sub-network, or one file whose depth is an input; compared with torch."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
-from torch import nn
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from ...checkpoint.files import load_model
 from ...depth import PathNorm, SwitchableDepth, adaptive_backbone, depth_of, unwrap
 from ...depth_names import Skip
-from ...engine.calibration import calibration_depths
+from ...engine.calibration import calibration_depths, calibration_loader
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
 from ...evaluation.flops import default_shape
 from ...utils.report import cells, replacing
@@ -23,9 +25,10 @@ from ..fusing import SkipAwareConv
 try:
     import onnx
 
-    from .comparing import at_depth, compare_outputs
+    from .comparing import at_depth, compare_outputs, compare_quantised
     from .joining import join
     from .pipeline import describe_outputs, describe_preprocessing
+    from .quantising import check_batches, quantise
     from .tracing import LIMIT, trace
 except ModuleNotFoundError as error:
     raise MissingPackageError(
@@ -46,6 +49,7 @@ def export_onnx(
     opset: int | None = None,
     features: bool = False,
     cfg: Config | None = None,
+    int8: Iterable[Tensor] | None = None,
 ) -> list[dict]:
     """Writes a network as ONNX, after the file has passed onnx's checker and agreed with torch.
 
@@ -73,11 +77,14 @@ def export_onnx(
         features: Of a detector, the feature maps alone.
         cfg: The config of the model. From the pipeline of its test data the file learns how an
             `AdaptiveSession` preprocesses images.
+        int8: Batches of images as the network gets them, of shape (N, 3, H, W), 32 images or more. With them
+            the file computes in eight bits, of a detector with `features=True` alone.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
         one, and `relative`, the same in standard deviations of the output in which it is; of an output
-        that is constant it is the difference itself. Of a whole detector what `compare_detections` gives.
+        that is constant it is the difference itself. Of a whole detector what `compare_detections` gives,
+        and in eight bits what `compare_quantised` gives.
 
     Raises:
         ValueError: `skip`, `shape` or `opset` does not fit, or two choices contradict each other.
@@ -94,9 +101,12 @@ def export_onnx(
         raise InputError(f'opset={opset}: give 18 to {onnx.defs.onnx_opset_version()}')
     if Path(path).is_dir():
         raise IsADirectoryError(f'{path} is a folder; give the name of a file')
+    batches = None if int8 is None else check_batches(int8)
     if dynamic is None:
         dynamic = not hasattr(model.backbone, 'patch_resolution')
     whole = _is_detector(model) and not features
+    if whole and batches:
+        raise InputError('int8: of a detector the backbone and neck alone; give features=True (--features)')
     if whole:  # mmdet is needed by detectors alone
         from .detections import compare_detections
         from .whole import append_heads, check_detector, trace_heads
@@ -106,14 +116,16 @@ def export_onnx(
         temporary.touch()  # what cannot be written is known before minutes of work
         # First, because what cannot be exported fails here.
         heads = trace_heads(model, shape, dynamic, opset) if whole else None
-        exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset)
+        exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset, batches)
         if whole:
             append_heads(exported, heads, model)
-        _write_description(exported, model, skips[0], adaptive, cfg)
+        _write_description(exported, model, skips[0], adaptive, cfg, batches)
         if exported.ByteSize() >= LIMIT:
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
         onnx.checker.check_model(temporary, full_check=True)
+        if batches:
+            return compare_quantised(model, temporary, batches, skips, adaptive)
         compare = compare_detections if whole else compare_outputs
         return compare(model, temporary, shape, skips, dynamic, adaptive)
 
@@ -123,6 +135,7 @@ def export_file(
     checkpoint: str | PathLike,
     path: str | PathLike,
     shape: Sequence[int] | None = None,
+    int8: int | None = None,
     **kwargs,
 ) -> list[dict]:
     """`export_onnx` of the network of a config and a checkpoint.
@@ -132,11 +145,19 @@ def export_file(
         checkpoint: The weights of its model.
         path, **kwargs: See `export_onnx`.
         shape: Channels, height and width of an image; by default what the config tests with.
+        int8: How many images of the config's training data give the ranges of eight bits.
 
     Raises:
         ValueError: The file is no checkpoint, or one of another network; and what `export_onnx` raises.
     """
-    return export_onnx(load_model(cfg, checkpoint), path, shape or default_shape(cfg), cfg=cfg, **kwargs)
+    model = load_model(cfg, checkpoint)
+    if int8 is not None:
+        if not cfg.get('train_dataloader'):
+            raise InputError('int8: the config has no train_dataloader, whose images give the ranges')
+        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        loader = calibration_loader(loader, int8)
+        kwargs['int8'] = (model.data_preprocessor(batch, False)['inputs'] for batch in loader)
+    return export_onnx(model, path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
 
 def table(rows: list[dict], path: str | PathLike) -> list[dict]:
@@ -147,6 +168,8 @@ def table(rows: list[dict], path: str | PathLike) -> list[dict]:
         'megabytes': ('file (MB)', '.2f'),
         'difference': ('largest difference to torch', '.1e'),
         'relative': ('in standard deviations', '.1e'),
+        'lost': ('lost by int8, in standard deviations', '.3f'),
+        'same': ('same class (%)', '.1f'),
         'detections': ('detections', 'd'),
         'missing': ('in one of both alone', 'd'),
         'corners': ('corners (pixels)', '.1e'),
@@ -189,21 +212,35 @@ def _depths(model: nn.Module, skip: Skip | None, adaptive: bool, features: bool)
     return ['F' * n, *one_flag, 'T' * n]
 
 
-def _fixed(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
-    return trace(model, shape, dynamic, opset).model
+def _fixed(
+    model: nn.Module,
+    shape: Sequence[int],
+    dynamic: bool,
+    opset: int | None,
+    int8: list[np.ndarray] | None,
+) -> onnx.ModelProto:
+    exported = trace(model, shape, dynamic, opset)
+    return (quantise({'': exported}, int8)[''] if int8 else exported).model
 
 
-def _adaptive(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: int | None) -> onnx.ModelProto:
+def _adaptive(
+    model: nn.Module,
+    shape: Sequence[int],
+    dynamic: bool,
+    opset: int | None,
+    int8: list[np.ndarray] | None,
+) -> onnx.ModelProto:
     backbone = adaptive_backbone(model)
     stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
-    follows = [any(map(_follows_stage_before, stage)) for stage in stages]
+    # Ranges of eight bits depend on the stage before, as calibrated norms do.
+    follows = [i > 0 and (bool(int8) or any(map(_follows_stage_before, s))) for i, s in enumerate(stages)]
     # The first two depths show each stage skipped and run, and all four show all pairs with the stage before.
     depths = calibration_depths(backbone)[: 4 if any(follows) else 2]
     traces = {}
     for skip in depths:
         with backbone.skipping(skip):
             traces[skip] = trace(model, shape, dynamic, opset, stages)
-    return join(traces, follows)
+    return join(quantise(traces, int8) if int8 else traces, follows)
 
 
 def _follows_stage_before(module: nn.Module) -> bool:
@@ -216,7 +253,12 @@ def _follows_stage_before(module: nn.Module) -> bool:
 
 
 def _write_description(
-    exported: onnx.ModelProto, model: nn.Module, skip: str | None, adaptive: bool, cfg: Config | None
+    exported: onnx.ModelProto,
+    model: nn.Module,
+    skip: str | None,
+    adaptive: bool,
+    cfg: Config | None,
+    int8: list[np.ndarray] | None,
 ) -> None:
     """Writes into a file what `describe` reads."""
     preprocessor = getattr(model, 'data_preprocessor', None)
@@ -225,6 +267,7 @@ def _write_description(
         'mmadn': __version__,
         'skip': 'adaptive' if adaptive else skip,
         'flags': skip and len(skip),
+        'int8': int8 and sum(map(len, int8)),
         'output': OUTPUTS.get(exported.graph.output[0].name, 'feature maps'),
         'classes': meta.get('classes'),
         'to_rgb': getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', None)),

@@ -1,0 +1,210 @@
+"""Files in eight bits, with one depth and with all of them."""
+
+import runpy
+import sys
+from collections import Counter
+
+import detectors
+import numpy as np
+import pytest
+import torch
+import toy
+from conftest import ROOT
+from mmengine.registry import MODELS
+from PIL import Image
+
+onnx = pytest.importorskip('onnx')
+ort = pytest.importorskip('onnxruntime')
+
+from mmadn import calibrate  # noqa: E402
+from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
+from mmadn.deploy.onnx import export  # noqa: E402
+from mmadn.deploy.onnx.quantising import quantise  # noqa: E402
+from mmadn.deploy.onnx.session import describe, open_session  # noqa: E402
+
+SHAPE = (3, 32, 32)
+BACKBONE = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,), base_channels=16)
+
+
+def batches(n=2, seed=0):
+    return [toy.batch(16, seed=seed + i)['inputs'].float() / 128 - 1 for i in range(n)]
+
+
+def build(calibrated=True):
+    cfg = toy.model_cfg(backbone={**BACKBONE, 'stem_channels': 16})
+    cfg['head'].update(in_channels=32)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    if calibrated:
+        calibrate(model, [toy.batch(16, seed=seed) for seed in range(2)])
+    return model.eval()
+
+
+@pytest.fixture(scope='module', params=[True, False], ids=['calibrated', 'trained'])
+def exported(request, tmp_path_factory):
+    """A network, a file of all its depths in eight bits, and what the export says of it."""
+    model, path = build(request.param), tmp_path_factory.mktemp('int8') / 'net.onnx'
+    return model, path, export_onnx(model, path, SHAPE, adaptive=True, int8=batches())
+
+
+def branches(model):
+    nodes = list(model.graph.node)
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            if attribute.HasField('g'):
+                yield attribute.g
+                nodes += attribute.g.node
+
+
+def test_every_depth_is_near_to_torch(exported):
+    model, path, rows = exported
+    assert [row['skip'] for row in rows] == model.backbone.subnets()
+    assert all(0 < row['lost'] < 0.1 and row['same'] > 80 for row in rows)
+    session, (images, *_) = AdaptiveSession(path), batches(1, seed=9)
+    for skip in model.backbone.subnets():
+        with torch.no_grad(), model.backbone.skipping(skip):
+            expected = model(images).numpy()
+        found = session.run(images.numpy(), skip)
+        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.2 * expected.std()
+
+
+@pytest.mark.parametrize('calibrated', [True, False])
+def test_a_file_of_all_depths_computes_what_each_export_does(calibrated, monkeypatch, tmp_path):
+    seen = {}
+
+    def noting(traces, images):
+        seen.update(quantise(traces, images))
+        return seen
+
+    monkeypatch.setattr(export, 'quantise', noting)
+    model, path = build(calibrated), tmp_path / 'net.onnx'
+    export_onnx(model, path, SHAPE, adaptive=True, int8=batches())
+    session, (images, *_) = AdaptiveSession(path), batches(1, seed=9)
+    assert len(seen) == 4
+    for skip, trace in seen.items():
+        alone = ort.InferenceSession(trace.model.SerializeToString())
+        (expected,) = alone.run(None, {'images': images.numpy()})
+        assert np.array_equal(session.run(images.numpy(), skip), expected)
+
+
+def test_all_convolutions_compute_in_eight_bits(exported, tmp_path):
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / 'optimised.onnx')
+    options.log_severity_level = 3
+    ort.InferenceSession(str(exported[1]), options)
+    optimised = onnx.load(tmp_path / 'optimised.onnx')
+    for graph in [optimised.graph, *branches(optimised)]:
+        kinds = Counter(node.op_type for node in graph.node)
+        assert not kinds['Conv'] and not kinds['Gemm']
+        assert 'If' in kinds or (kinds['QLinearConv'] >= 2 and not kinds['QuantizeLinear'])
+
+
+def test_the_weights_of_both_copies_of_a_norm_are_stored_once(exported):
+    file = onnx.load(exported[1])
+    stored = [weight for graph in [file.graph, *branches(file)] for weight in graph.initializer]
+    kernels = [w for w in stored if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
+    assert len(kernels) == sum(
+        isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) for m in exported[0].modules()
+    )
+    assert not [w for w in stored if w.data_type == onnx.TensorProto.FLOAT and len(w.dims) > 1]
+
+
+def test_a_file_of_one_depth_and_what_it_says_of_itself(tmp_path):
+    model, path = build(), tmp_path / 'net.onnx'
+    (row,) = export_onnx(model, path, SHAPE, skip='TF', int8=batches(3))
+    assert row['skip'] == 'TF' and row['lost'] < 0.1
+    assert describe(open_session(path))['int8'] == 48
+
+
+def test_feature_maps_of_a_detector(tmp_path):
+    model = detectors.build('retinanet').eval()
+    images = [torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    path = tmp_path / 'net.onnx'
+    rows = export_onnx(model, path, (3, 64, 64), adaptive=True, features=True, int8=images)
+    assert len(rows) == 16 and all(0 < row['lost'] < 1 and 'same' not in row for row in rows)
+    assert rows[0]['lost'] < 0.2
+
+
+@pytest.mark.parametrize(
+    'given, message',
+    [
+        (lambda: batches(1), '16 images are too few for the ranges of eight bits; give 32 or more'),
+        (lambda: [], '0 images are too few'),
+        (lambda: [torch.zeros(40, 1, 32, 32)], r'\(40, 1, 32, 32\) is no batch of images of shape'),
+        (lambda: [[1, 2]], 'list is no batch of images'),
+    ],
+)
+def test_images_that_give_no_ranges_are_refused(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(build(), tmp_path / 'net.onnx', SHAPE, adaptive=True, int8=given())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_whole_detector_is_refused(tmp_path):
+    images = [torch.zeros(32, 3, 64, 64)]
+    with pytest.raises(ValueError, match='give features=True'):
+        export_onnx(detectors.build('retinanet').eval(), tmp_path / 'net.onnx', (3, 64, 64), int8=images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_eight_bits_destroy_is_not_written(tmp_path):
+    model = build()
+    with torch.no_grad():  # one channel dwarfs all others, of which nothing is left
+        model.neck.register_forward_hook(
+            lambda m, args, out: tuple(x.index_fill(1, torch.tensor(0), 1e6) for x in out)
+        )
+        model.head.fc.weight[:, 0] = 0
+    with pytest.raises(RuntimeError, match='eight bits leave nothing of logits at depth FF'):
+        export_onnx(model, tmp_path / 'net.onnx', SHAPE, adaptive=True, int8=batches())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tool_takes_images_of_the_training_data(tmp_path, monkeypatch, capsys):
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        path = tmp_path / f'data/train/{"ab"[i % 2]}/{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    cfg = toy.model_cfg(backbone={**BACKBONE, 'stem_channels': 16})
+    cfg['head'].update(in_channels=32)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    dataset = dict(
+        type='mmadn.ImageFolder', data_root=f'{tmp_path}/data', data_prefix='train', pipeline=pipeline
+    )
+    loader = dict(
+        batch_size=16, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True)
+    )
+    text = f"default_scope = 'mmpretrain'\nmodel = {cfg!r}\n"
+    config, plain, out = tmp_path / 'cfg.py', tmp_path / 'plain.py', tmp_path / 'net.onnx'
+    plain.write_text(text)
+    config.write_text(f'{text}train_dataloader = {loader!r}\n')
+    torch.save({'state_dict': build().state_dict(), 'meta': {}}, tmp_path / 'net.pth')
+
+    def run(config, *options):
+        command = [
+            'export_onnx.py',
+            config,
+            tmp_path / 'net.pth',
+            out,
+            '--shape',
+            3,
+            32,
+            32,
+            '--adaptive',
+            *options,
+        ]
+        monkeypatch.setattr(sys, 'argv', list(map(str, command)))
+        runpy.run_path(str(ROOT / 'tools/export_onnx.py'), run_name='__main__')
+
+    with pytest.raises(SystemExit, match='16 images are too few'):
+        run(config, '--int8', 16)
+    with pytest.raises(SystemExit, match='has no train_dataloader'):
+        run(plain, '--int8')
+    (tmp_path / 'data').rename(tmp_path / 'moved')
+    with pytest.raises(SystemExit, match='no images in'):
+        run(config, '--int8')
+    (tmp_path / 'moved').rename(tmp_path / 'data')
+    assert not out.exists()
+    run(config, '--int8')
+    assert describe(open_session(out))['int8'] == 32 and 'same class (%)' in capsys.readouterr().out
