@@ -60,3 +60,13 @@ def test_warping_keeps_the_ink_within_the_canvas():
     warped = [letters.warp(np.random.default_rng(i), plain) for i in range(50)]
     assert 0.5 < np.mean(warped) / plain.mean() < 2
     assert np.mean([w[[0, -1]].mean() for w in warped]) < 0.01
+
+
+def test_local_contrast_is_that_of_a_letter_in_black_and_in_white():
+    image = np.repeat(letters.draw(np.random.default_rng(0), 'A')[..., None], 3, 2)
+    contrast, inverse = (
+        letters.LocalContrast().transform({'img': pixels})['img'].astype(int)
+        for pixels in (image, 255 - image)
+    )
+    assert contrast.shape == image.shape and contrast.std() > 20
+    assert np.abs(contrast - inverse).max() <= 1

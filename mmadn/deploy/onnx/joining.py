@@ -121,18 +121,13 @@ def _branches(
         branch.value_info.extend(shapes)
         branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
         prefix = f'{letters[i]}{i}.'
-        own = {weight.name: prefix + weight.name for weight in branch.initializer if not _shared(weight)}
+        # Scales and zero points have to lie where they are used, or onnxruntime does not compute in integers.
+        quantised = any(node.op_type == 'QuantizeLinear' for node in branch.node)
+        own = [weight.name for weight in branch.initializer if quantised and len(weight.dims) < 2]
+        own = {name: prefix + name for name in own}
         add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map={**names, **own})
         branches[i, letters[i]] = branch
     return branches
-
-
-def _shared(weight: TensorProto) -> bool:
-    """Whether branches share what they hold alike: a matrix or kernel, and no vector.
-
-    Scales and zero points have to lie where they are used, or onnxruntime does not compute in integers.
-    """
-    return len(weight.dims) > 1
 
 
 def _without_shape(value: ValueInfoProto, name: str) -> ValueInfoProto:

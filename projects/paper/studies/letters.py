@@ -78,6 +78,7 @@ STUDY = Study(
         'individual': tuple(LONG),
         'depths': (*(name for name in LONG if name.startswith(('adaptive', 'shared'))), *FAMILIES),
         'finetuning': (STOCK, *FINETUNED),
+        'table3-long': ('adaptive, long', 'no self-distillation, long'),
         'table3': (
             'individual, full',
             'individual, -base',
