@@ -1,3 +1,3 @@
-from . import compiled, depths, inference, onnx, prefixes, train
+from . import compiled, depths, inference, int8, onnx, prefixes, train
 
-__all__ = ['compiled', 'depths', 'inference', 'onnx', 'prefixes', 'train']
+__all__ = ['compiled', 'depths', 'inference', 'int8', 'onnx', 'prefixes', 'train']

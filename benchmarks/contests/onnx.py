@@ -31,7 +31,7 @@ def onnx(settings: Settings) -> dict:
     if settings.device != 'cpu':
         raise InputError(f'device={settings.device!r}: onnxruntime is measured on the CPU; give cpu')
     model = classifiers(settings.arch)['adn'].eval()
-    _vary(model)
+    vary(model)
     backbone, shape = model.backbone, tuple(settings.shape)
     skips = backbone.subnets()
     images = torch.randn(settings.batch, *shape).numpy()
@@ -76,7 +76,7 @@ def onnx(settings: Settings) -> dict:
     return out
 
 
-def _vary(model: torch.nn.Module) -> None:
+def vary(model: torch.nn.Module) -> None:
     """Makes all copies of every norm differ, as after training and calibration, and fills what is zero."""
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():

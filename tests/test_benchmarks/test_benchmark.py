@@ -14,6 +14,7 @@ import benchmarks as benchmark
 from benchmarks import protocol
 from benchmarks.contests.depths import depths
 from benchmarks.contests.inference import inference
+from benchmarks.contests.int8 import int8
 from benchmarks.contests.prefixes import prefixes
 from benchmarks.contests.train import train
 from benchmarks.networks import classifiers
@@ -355,3 +356,16 @@ def test_tool_says_what_it_takes(arguments, error, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(TOOL), run_name='__main__')
     assert end.value.code == 2 and error in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_int8_compares_files_in_eight_bits_and_in_float(tiny):
+    pytest.importorskip('onnxruntime')
+    out = int8(tiny)
+    assert {name: r['target'] for name, r in out['ratios'].items()} == {
+        'adaptive FFFF int8 / adaptive FFFF float': 1 / 2.8,
+        'adaptive FFFF int8 / fixed FFFF int8': 1.05,
+        'adaptive TTTT int8 / adaptive TTTT float': 1 / 2.8,
+        'adaptive TTTT int8 / fixed TTTT int8': 1.05,
+        'size, adaptive int8 / adaptive float': 0.30,
+    }
+    assert out['bytes']['adaptive int8'] < out['bytes']['adaptive float']

@@ -8,7 +8,7 @@ stored once.
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,8 +122,7 @@ def _branches(
         branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
         prefix = f'{letters[i]}{i}.'
         # Scales and zero points have to lie where they are used, or onnxruntime does not compute in integers.
-        quantised = any(node.op_type == 'QuantizeLinear' for node in branch.node)
-        own = [weight.name for weight in branch.initializer if quantised and len(weight.dims) < 2]
+        own = [w.name for w in branch.initializer if _is_quantised(branch) and len(w.dims) < 2]
         own = {name: prefix + name for name in own}
         add_prefix_graph(branch, prefix, rename_initializers=False, inplace=True, name_map={**names, **own})
         branches[i, letters[i]] = branch
@@ -155,11 +154,46 @@ def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
 def _choice(i: int, end: str, branches: Mapping[tuple[int, str], GraphProto]) -> list[NodeProto]:
     """Nodes that compute `end` by one of the branches of stage `i`, as the flags say."""
     index = numpy_helper.from_array(np.array(i), f'flag.{i}.index')
-    return [
+    flag = [
         helper.make_node('Constant', [], [index.name], name=index.name, value=index),
         helper.make_node('Gather', ['skip', index.name], [f'flag.{i}'], name=f'flag.{i}'),
-        _if(i, end, f'stage.{i}', *(_branch(i, end, letter, branches) for letter in 'TF')),
     ]
+    pairs = [letters for stage, letters in branches if stage == i and len(letters) == 2]
+    if pairs and any(map(_is_quantised, branches.values())):
+        return [*flag, *_one_after_another(i, end, {letters: branches[i, letters] for letters in pairs})]
+    return [*flag, _if(i, end, f'stage.{i}', *(_branch(i, end, letter, branches) for letter in 'TF'))]
+
+
+def _is_quantised(branch: GraphProto) -> bool:
+    return any(node.op_type == 'QuantizeLinear' for node in branch.node)
+
+
+def _one_after_another(i: int, end: str, branches: Mapping[str, GraphProto]) -> Iterator[NodeProto]:
+    """An `If` for each pair of flags, which computes the stage or passes on what the one before it gives.
+
+    onnxruntime does not prepare the weights of an `If` inside of another one, and would do so at each run.
+    """
+    before = f'{end}.none'
+    kind = next(iter(branches.values())).output[0].type.tensor_type.elem_type
+    nothing = helper.make_tensor(before, kind, [0], [])
+    yield helper.make_node('Constant', [], [before], name=before, value=nothing)
+    for flag in (i, i - 1):
+        name = f'stage.{i}.run{flag}'
+        yield helper.make_node('Not', [f'flag.{flag}'], [name], name=name)
+    for number, (letters, branch) in enumerate(branches.items(), 1):
+        name = f'stage.{i}{letters}'
+        flags = [
+            f'flag.{j}' if letter == 'T' else f'stage.{i}.run{j}'
+            for j, letter in zip((i, i - 1), letters, strict=True)
+        ]
+        yield helper.make_node('And', flags, [f'{name}.chosen'], name=f'{name}.chosen')
+        passed = f'{name}.passed'
+        identity = helper.make_node('Identity', [before], [passed], name=passed)
+        other = helper.make_graph([identity], passed, [], [_without_shape(branch.output[0], passed)])
+        before = end if number == len(branches) else f'{end}.{letters}'
+        yield helper.make_node(
+            'If', [f'{name}.chosen'], [before], name=name, then_branch=branch, else_branch=other
+        )
 
 
 def _branch(i: int, end: str, letter: str, branches: Mapping[tuple[int, str], GraphProto]) -> GraphProto:
