@@ -401,12 +401,10 @@ def depth_of(model: nn.Module) -> SwitchableDepth:
         TypeError: The model has no adaptive depth, or it is not clear which of several is meant.
     """
     model = present_branch(unwrap(model))
-    whole = [
-        each for each in model.modules() if isinstance(each, SwitchableDepth) and each.networks() != [each]
-    ]
-    if isinstance(model, SwitchableDepth) or len(whole) == 1:
-        return model if isinstance(model, SwitchableDepth) else whole[0]
-    return adaptive_backbone(model)
+    if isinstance(model, SwitchableDepth):
+        return model
+    several = [m for m in model.modules() if isinstance(m, SwitchableDepth) and m.networks() != [m]]
+    return several[0] if len(several) == 1 else adaptive_backbone(model)
 
 
 def adaptive_backbone(model: nn.Module) -> AdaptiveDepth:

@@ -73,7 +73,7 @@ def extract(model: nn.Module, skip, share: bool = False) -> nn.Module:
 def _make_plain(depth: SwitchableDepth, skip) -> None:
     depth.set_skip(skip)
     if 'decoder' in getattr(depth, 'parts', ()):
-        _drop_branches(depth.bbox_head, depth.decoder)
+        _drop_branches(getattr(depth, 'bbox_head', None), depth.decoder)
     networks = depth.networks()
     for network in networks:
         _make_network_plain(network)
@@ -97,7 +97,7 @@ def _make_network_plain(network: AdaptiveDepth) -> None:
                 del parent[int(name)]  # containers number what is left anew
 
 
-def _drop_branches(head: nn.Module, decoder: AdaptiveDepth) -> None:
+def _drop_branches(head: nn.Module | None, decoder: AdaptiveDepth) -> None:
     """Drops what a head has for the layers of a decoder that are skipped; what it has beside stays."""
     gone = [i for i, layer in enumerate(decoder.layers.children()) if is_skipped(layer)]
     for name in ('cls_branches', 'reg_branches'):

@@ -57,6 +57,8 @@ def shortened(backbone: AdaptiveDepth, args: dict) -> Shortened:
     Raises:
         ValueError: The stock class cannot return the outputs of that depth, or is not known.
     """
+    if 'T' not in backbone.skip:
+        return Shortened({}, {})
     stock = stock_class(type(backbone))
     for cls in stock.__mro__:
         if cls.__name__ in SHORTENED:

@@ -80,6 +80,7 @@ def test_depths_are_letters_of_all_parts_or_named_by_part(model, skip, letters):
         'TTTT': 'give 6 letters',
         'neck=T': 'give depths of backbone, encoder, decoder',
         'decoder=TT': "skip='TT': give 1 letters",
+        'decoder=T,backbone': "skip='': give 4 letters",
     }.items(),
 )
 def test_a_depth_that_does_not_fit_is_refused_and_nothing_changes(model, skip, message):

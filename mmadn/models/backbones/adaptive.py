@@ -108,22 +108,15 @@ class AdaptiveModel(SwitchableDepth):
         self, *args, parts: Sequence[str] | Mapping[str, dict] | None = None, skip: Skip = 'super', **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
-        given = PARTS if parts is None else parts
-        given = (
-            given
-            if isinstance(given, Mapping)
-            else dict.fromkeys([given] if isinstance(given, str) else given)
-        )
-        modules = dict(self.named_modules())
+        given = [parts] if isinstance(parts, str) else ('encoder', 'decoder') if parts is None else parts
+        given = given if isinstance(given, Mapping) else dict.fromkeys(given)
+        modules, children = dict(self.named_modules()), [name for name, _ in self.named_children()]
         lacking = [name for name in given if name not in modules]
         if lacking or not given:
-            name, children = (
-                stock_class(type(self)).__name__,
-                ', '.join(name for name, _ in self.named_children()),
-            )
             raise InputError(
-                f'parts={parts!r}: {name} has no {" and no ".join(lacking) or "such part"}; give names of '
-                f'modules of it that have residual stages (it has {children})'
+                f'parts={parts!r}: {stock_class(type(self)).__name__} has no '
+                f'{" and no ".join(lacking) or "such part"}; give names of modules of it that have residual '
+                f'stages (it has {", ".join(children)})'
             )
         for name, arguments in given.items():
             _make_adaptive(modules[name], **(arguments or {}))
@@ -138,16 +131,14 @@ class AdaptiveModel(SwitchableDepth):
     def parse_skip(self, skip: Skip) -> str:
         named = skip
         if isinstance(skip, str) and '=' in skip:
-            named = dict(part.split('=', 1) for part in skip.replace(' ', '').split(',') if '=' in part)
+            pairs = (part.partition('=') for part in skip.replace(' ', '').split(','))
+            named = {name: depth for name, _, depth in pairs}
         if not isinstance(named, Mapping):
             return super().parse_skip(skip)
         if set(named) - set(self.parts):
             raise InputError(f'skip={skip!r}: give depths of {", ".join(self.parts)}')
         networks = zip(self.parts, self.networks(), strict=True)
         return ''.join(network.parse_skip(named.get(name, 'super')) for name, network in networks)
-
-
-PARTS = 'encoder', 'decoder'
 
 
 def _make_adaptive(
@@ -165,9 +156,8 @@ def _make_adaptive(
 def adaptive(stock: type[nn.Module]) -> type[AdaptiveBackbone | AdaptiveModel]:
     """The class with adaptive depth, `ADN` before its name: an `AdaptiveBackbone`, or an `AdaptiveModel`."""
     base = AdaptiveModel if issubclass(stock, BaseModel) else AdaptiveBackbone
-    about = (
-        f"{stock.__module__.partition('.')[0]}'s {stock.__name__} with adaptive depth; see `{base.__name__}`."
-    )
+    library = stock.__module__.partition('.')[0]
+    about = f"{library}'s {stock.__name__} with adaptive depth; see `{base.__name__}`."
     return type(
         f'ADN{stock.__name__}',
         (base, stock),
