@@ -25,7 +25,7 @@ def main() -> None:
         nargs=3,
         type=int,
         metavar=('C', 'H', 'W'),
-        help='of an image; by default 3 224 224, for a detector 3 800 1280',
+        help='of an image; by default what the config tests with',
     )
     option(
         '--features', action='store_true', help='of a detector, the feature maps of backbone and neck alone'
@@ -37,8 +37,8 @@ def main() -> None:
         type=int,
         const=256,
         metavar='IMAGES',
-        help="compute in eight bits, whose ranges so many images of the config's training data give, 256 by "
-        'default; of a detector with --features',
+        help="compute in eight bits, whose ranges so many images of the config's training data give, 32 or "
+        'more and 256 by default; of a detector with --features',
     )
     option('--opset', type=int, help="of ONNX; by default torch's choice")
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
@@ -69,6 +69,8 @@ def main() -> None:
     print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
     if 'no_preprocess' in about and about['output'] != 'feature maps':
         print(f'A session takes normalised images alone for this file: {about["no_preprocess"]}.')
+    if 'int8' in about:
+        print(f'The ranges are those of {about["int8"]} images.')
     if about['output'] == 'feature maps':
         print('These are the feature maps of backbone and neck; heads are not in the file.')
 

@@ -21,6 +21,7 @@ from ..depth import (
 )
 from ..errors import InputError
 from ..evaluation.flops import complexity, default_shape
+from ..models.backbones.adaptive import idle_layers, prediction_branches
 from ..models.heads import DropoutLinearClsHead
 from ..utils.report import replacing
 from .stock import own_arguments, shim, shortened, stock_class, stock_config
@@ -72,8 +73,9 @@ def extract(model: nn.Module, skip, share: bool = False) -> nn.Module:
 
 def _make_plain(depth: SwitchableDepth, skip) -> None:
     depth.set_skip(skip)
-    if 'decoder' in getattr(depth, 'parts', ()):
-        _drop_branches(getattr(depth, 'bbox_head', None), depth.decoder)
+    for branches in prediction_branches(depth):
+        for i in reversed(idle_layers(depth.decoder)):
+            del branches[i]
     networks = depth.networks()
     for network in networks:
         _make_network_plain(network)
@@ -95,15 +97,6 @@ def _make_network_plain(network: AdaptiveDepth) -> None:
                 del child.switch
             elif isinstance(child, Skippable):
                 del parent[int(name)]  # containers number what is left anew
-
-
-def _drop_branches(head: nn.Module | None, decoder: AdaptiveDepth) -> None:
-    """Drops what a head has for the layers of a decoder that are skipped; what it has beside stays."""
-    gone = [i for i, layer in enumerate(decoder.layers.children()) if is_skipped(layer)]
-    for name in ('cls_branches', 'reg_branches'):
-        branches = getattr(head, name, None)
-        for i in reversed(gone) if isinstance(branches, nn.ModuleList) else ():
-            del branches[i]
 
 
 def _make_stock(module: nn.Module) -> None:

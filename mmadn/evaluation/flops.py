@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from ..depth import AdaptiveDepth, depth_of, present_branch
+from ..depth import SwitchableDepth, depth_of, present_branch
 from ..utils.report import cells
 from .columns import COLUMNS
 
@@ -70,7 +70,9 @@ def _attention_flops(inputs, outputs):
 
 
 def _adaptive(model):
-    return [module for module in model.modules() if isinstance(module, AdaptiveDepth)]
+    found = [module for module in model.modules() if isinstance(module, SwitchableDepth)]
+    inside = {network for each in found for network in each.networks() if network is not each}
+    return [module for module in found if module not in inside]
 
 
 def _size(parameters):

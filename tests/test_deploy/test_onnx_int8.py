@@ -208,3 +208,8 @@ def test_the_tool_takes_images_of_the_training_data(tmp_path, monkeypatch, capsy
     assert not out.exists()
     run(config, '--int8')
     assert describe(open_session(out))['int8'] == 32 and 'same class (%)' in capsys.readouterr().out
+    config.write_text(
+        config.read_text().replace('mmadn.ImageFolder', 'CustomDataset')
+    )  # of the config's scope
+    run(config, '--int8')
+    assert 'The ranges are those of 32 images.' in capsys.readouterr().out

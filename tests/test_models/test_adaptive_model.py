@@ -79,7 +79,8 @@ def test_depths_are_letters_of_all_parts_or_named_by_part(model, skip, letters):
     {
         'TTTT': 'give 6 letters',
         'neck=T': 'give depths of backbone, encoder, decoder',
-        'decoder=TT': "skip='TT': give 1 letters",
+        'decoder=TT': "decoder: skip='TT': give 1 letters",
+        'decoder=T,decoder=F': 'give each part once',
         'decoder=T,backbone': "skip='': give 4 letters",
     }.items(),
 )
@@ -97,6 +98,9 @@ def test_a_depth_that_does_not_fit_is_refused_and_nothing_changes(model, skip, m
         ([], 'DINO has no such part'),
         (dict(bbox_head=dict(residual_stages=['none'])), "has no module 'none'"),
         (dict(decoder=dict(mandatory=[5])), 'at most 4'),
+        (dict(decoder=dict(depth=1)), 'decoder takes fixed, group, mandatory, .*, and no depth'),
+        (['backbone'], 'backbone has a depth already'),
+        (3, 'parts=3: give a list of names'),
     ],
 )
 def test_parts_that_are_not_there_are_refused(parts, message):
@@ -157,6 +161,9 @@ def test_flops_and_parameters_say_what_each_part_saves():
     full = rows['FFFFFF']
     for skip, row in rows.items():
         assert skip == 'FFFFFF' or (row['gflops'] < full['gflops'] and row['params'] < full['params'])
+    for skip, row in rows.items():
+        network = extract(detectors.initialized(detectors.dino().model), skip)
+        assert row['params'] == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6)
     assert rows['TTTTTT']['gflops'] == min(row['gflops'] for row in rows.values())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -101,12 +102,12 @@ def export_onnx(
         raise InputError(f'opset={opset}: give 18 to {onnx.defs.onnx_opset_version()}')
     if Path(path).is_dir():
         raise IsADirectoryError(f'{path} is a folder; give the name of a file')
-    batches = None if int8 is None else check_batches(int8)
     if dynamic is None:
         dynamic = not hasattr(model.backbone, 'patch_resolution')
     whole = _is_detector(model) and not features
-    if whole and batches:
+    if whole and int8 is not None:
         raise InputError('int8: of a detector the backbone and neck alone; give features=True (--features)')
+    batches = None if int8 is None else check_batches(int8)
     if whole:  # mmdet is needed by detectors alone
         from .detections import compare_detections
         from .whole import append_heads, check_detector, trace_heads
@@ -154,8 +155,8 @@ def export_file(
     if int8 is not None:
         if not cfg.get('train_dataloader'):
             raise InputError('int8: the config has no train_dataloader, whose images give the ranges')
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        loader = calibration_loader(loader, int8)
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+            loader = calibration_loader(Runner.build_dataloader(cfg.train_dataloader, seed=0), int8)
         kwargs['int8'] = (model.data_preprocessor(batch, False)['inputs'] for batch in loader)
     return export_onnx(model, path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
@@ -203,7 +204,7 @@ def _depths(model: nn.Module, skip: Skip | None, adaptive: bool, features: bool)
     if depth is model:
         raise InputError(
             f'adaptive=True: a file has the depths of the backbone alone, and {type(model).__name__} has '
-            f'others beside; give one depth, skip={model.skip!r}, or features=True'
+            f'others beside; give features=True (--features), or one depth, skip={model.skip!r}'
         )
     n = backbone.num_skippable_stages
     if 2**n <= MOST:

@@ -1,12 +1,12 @@
 """Any residual network with adaptive depth, of an OpenMMLab library or your own, and any model of several."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mmengine.model import BaseModel
 from torch import nn
 
-from ...depth import AdaptiveDepth, RunningLayers, SwitchableDepth, split
+from ...depth import AdaptiveDepth, RunningLayers, SwitchableDepth, is_skipped, split
 from ...depth_names import Skip
 from ...errors import InputError
 from .layouts import find_stages
@@ -109,6 +109,8 @@ class AdaptiveModel(SwitchableDepth):
     ) -> None:
         super().__init__(*args, **kwargs)
         given = [parts] if isinstance(parts, str) else ('encoder', 'decoder') if parts is None else parts
+        if not isinstance(given, (list, tuple, Mapping)):
+            raise InputError(f'parts={parts!r}: give a list of names, or a dict of arguments by names')
         given = given if isinstance(given, Mapping) else dict.fromkeys(given)
         modules, children = dict(self.named_modules()), [name for name, _ in self.named_children()]
         lacking = [name for name in given if name not in modules]
@@ -119,6 +121,13 @@ class AdaptiveModel(SwitchableDepth):
                 f'stages (it has {", ".join(children)})'
             )
         for name, arguments in given.items():
+            if isinstance(modules[name], AdaptiveDepth):
+                raise InputError(f'parts={parts!r}: {name} has a depth already; remove it')
+            if unknown := set(arguments or {}) - ARGUMENTS:
+                raise InputError(
+                    f'parts={parts!r}: {name} takes {", ".join(sorted(ARGUMENTS))}, and no '
+                    f'{", ".join(sorted(unknown))}'
+                )
             _make_adaptive(modules[name], **(arguments or {}))
         backbone = getattr(self, 'backbone', None)
         self.parts = ['backbone'] * isinstance(backbone, AdaptiveDepth) + [*given]
@@ -131,14 +140,44 @@ class AdaptiveModel(SwitchableDepth):
     def parse_skip(self, skip: Skip) -> str:
         named = skip
         if isinstance(skip, str) and '=' in skip:
-            pairs = (part.partition('=') for part in skip.replace(' ', '').split(','))
+            pairs = [part.partition('=') for part in skip.replace(' ', '').split(',')]
             named = {name: depth for name, _, depth in pairs}
+            if len(named) < len(pairs):
+                raise InputError(f'skip={skip!r}: give each part once')
         if not isinstance(named, Mapping):
             return super().parse_skip(skip)
         if set(named) - set(self.parts):
             raise InputError(f'skip={skip!r}: give depths of {", ".join(self.parts)}')
-        networks = zip(self.parts, self.networks(), strict=True)
-        return ''.join(network.parse_skip(named.get(name, 'super')) for name, network in networks)
+        letters = []
+        for name, network in zip(self.parts, self.networks(), strict=True):
+            try:
+                letters.append(network.parse_skip(named.get(name, 'super')))
+            except InputError as error:
+                raise InputError(f'{name}: {error}') from None
+        return ''.join(letters)
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        yield from super().idle_parameters()
+        for branches in prediction_branches(self):
+            gone = idle_layers(self.decoder)
+            used = {p for i, branch in enumerate(branches) if i not in gone for p in branch.parameters()}
+            yield from {p for i in gone for p in branches[i].parameters()} - used
+
+
+def prediction_branches(model: nn.Module) -> Iterator[nn.ModuleList]:
+    """What the head of a DETR has for each layer of a decoder that has a depth, and maybe for its encoder."""
+    if 'decoder' in getattr(model, 'parts', ()):
+        head = getattr(model, 'bbox_head', None)
+        found = (getattr(head, name, None) for name in ('cls_branches', 'reg_branches'))
+        yield from (branches for branches in found if isinstance(branches, nn.ModuleList))
+
+
+def idle_layers(decoder: AdaptiveDepth) -> list[int]:
+    """The numbers of the layers that are skipped at the present depth."""
+    return [i for i, layer in enumerate(decoder.layers.children()) if is_skipped(layer)]
+
+
+ARGUMENTS = {'residual_stages', 'group', 'mandatory', 'skip_aware_norms', 'fixed', 'skip'}
 
 
 def _make_adaptive(
