@@ -97,7 +97,7 @@ def test_all_convolutions_compute_in_eight_bits(exported, tmp_path):
     for graph in [optimised.graph, *branches(optimised)]:
         kinds = Counter(node.op_type for node in graph.node)
         assert not kinds['Conv'] and not kinds['Gemm']
-        passes_on = set(kinds) == {'Identity'}
+        passes_on = set(kinds) <= {'Identity'}
         assert 'If' in kinds or passes_on or (kinds['QLinearConv'] >= 2 and not kinds['QuantizeLinear'])
 
 
