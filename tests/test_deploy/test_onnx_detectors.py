@@ -317,7 +317,7 @@ def test_a_session_finds_in_images_of_any_size_what_mmdet_finds(mask_rcnn, tmp_p
     cfg, file = detectors.config('mask_rcnn'), onnx.load(path)
     pipeline = cfg.test_dataloader.dataset.pipeline
     pipeline[1].scale = (100, 72)
-    export._write_description(file, model, 'adaptive', cfg)
+    export._write_description(file, model, model.backbone.skip, True, cfg, None)
     onnx.save(file, tmp_path / 'a.onnx')
     session = AdaptiveSession(tmp_path / 'a.onnx', threads=1)
     assert session.about['mask_threshold'] == 0.5
