@@ -12,7 +12,7 @@ BUILT_ON = {'mmdet3d': 'mmdet', 'mmrotate': 'mmdet', 'mmyolo': 'mmdet'}
 
 
 class BackboneRegistry(root.Registry):
-    """Knows `ADN` + the name of any backbone, which is made adaptive when it is asked for.
+    """Knows `ADN` + the name of any backbone or model, which is made adaptive when it is asked for.
 
     It is the backbone of the library that the config belongs to, by its default scope, or else
     mmpretrain's. `mmadn.mmpretrain.ADNResNet` says of which library it is.

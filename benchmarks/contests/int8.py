@@ -6,8 +6,8 @@ import torch
 from mmadn.errors import InputError
 
 from ..networks import classifiers
-from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
-from .onnx import vary
+from ..protocol import Ratio, Settings, compete, contest, with_target
+from .onnx import pair, vary
 
 
 @contest('files in eight bits', rounds=30, batch=1)
@@ -47,16 +47,7 @@ def int8(settings: Settings) -> dict:
                 sizes[f'fixed {skip} {kind}'] = path.stat().st_size
                 fixed = open_session(path, threads=threads)
 
-                def run_adaptive(adaptive=adaptive, skip=skip):
-                    return adaptive.run(images, skip)
-
-                def run_fixed(fixed=fixed):
-                    return fixed.run(None, {'images': images})
-
-                contestants += [
-                    Contestant(f'fixed {skip} {kind}', run_fixed, run_fixed, 'a file of this depth alone'),
-                    Contestant(f'adaptive {skip} {kind}', run_adaptive, run_adaptive),
-                ]
+                contestants += pair(adaptive, fixed, images, skip, f' {kind}')
     for skip in ends:
         ratios += [
             Ratio(f'adaptive {skip} int8', (f'adaptive {skip} float',), 1 / 2.8),

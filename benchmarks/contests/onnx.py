@@ -1,6 +1,7 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mmadn.depth import PathNorm, SkipAwareNorm
@@ -49,16 +50,7 @@ def onnx(settings: Settings) -> dict:
             sizes[f'fixed {skip}'] = path.stat().st_size
             fixed = open_session(path, threads=threads)
 
-            def run_adaptive(skip=skip):
-                return adaptive.run(images, skip)
-
-            def run_fixed(fixed=fixed):
-                return fixed.run(None, {'images': images})
-
-            contestants += [
-                Contestant(f'fixed {skip}', run_fixed, run_fixed, 'a file of this depth alone'),
-                Contestant(f'adaptive {skip}', run_adaptive, run_adaptive),
-            ]
+            contestants += pair(adaptive, fixed, images, skip)
     deep, shallow = skips[0], skips[-1]
     gflops = {}
     for skip in (deep, shallow):
@@ -74,6 +66,21 @@ def onnx(settings: Settings) -> dict:
         [sizes['adaptive'] / sizes[f'fixed {deep}']], 1.02
     )
     return out
+
+
+def pair(adaptive, fixed, images: np.ndarray, skip: str, kind: str = '') -> list[Contestant]:
+    """The session of a file of all depths, at one of them, and that of the file of this depth alone."""
+
+    def run_adaptive():
+        return adaptive.run(images, skip)
+
+    def run_fixed():
+        return fixed.run(None, {'images': images})
+
+    return [
+        Contestant(f'fixed {skip}{kind}', run_fixed, run_fixed, 'a file of this depth alone'),
+        Contestant(f'adaptive {skip}{kind}', run_adaptive, run_adaptive),
+    ]
 
 
 def vary(model: torch.nn.Module) -> None:

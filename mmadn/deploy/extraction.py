@@ -21,10 +21,10 @@ from ..depth import (
 )
 from ..errors import InputError
 from ..evaluation.flops import complexity, default_shape
-from ..models.backbones.adaptive import idle_layers, prediction_branches
+from ..models.backbones.adaptive import idle_layers, own_arguments, prediction_branches, stock_class
 from ..models.heads import DropoutLinearClsHead
 from ..utils.report import replacing
-from .stock import own_arguments, shim, shortened, stock_class, stock_config
+from .stock import shim, shortened, stock_config
 from .to_torchvision import torchvision_difference, torchvision_source, torchvision_weights
 
 COLUMNS = {

@@ -1,8 +1,6 @@
 """A sub-network in the words of its stock class, whose package is all that a config of it needs."""
 
 import copy
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ from torch import nn
 
 from ..depth import AdaptiveDepth, SwitchableDepth, is_skipped
 from ..errors import InputError, NotAdaptiveError
-from ..models.backbones.adaptive import stock_class
+from ..models.backbones.adaptive import own_arguments, stock_class
 from ..utils import torchvision_shim
 
 # What a config has for inference and testing; the rest is for training alone, or read by nobody any more.
@@ -171,14 +169,6 @@ SHORTENED = {
 
 def _name(backbone, kind, blocks) -> str:
     return '-'.join([stock_class(type(backbone)).__name__ + kind, *map(str, blocks)])
-
-
-def own_arguments(cls: type) -> Iterator[str]:
-    """What an adaptive-depth backbone or model takes beside the arguments of its stock class."""
-    for each in cls.__mro__[: cls.__mro__.index(SwitchableDepth)]:
-        for parameter in inspect.signature(each.__init__).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                yield parameter.name
 
 
 def shim() -> str:

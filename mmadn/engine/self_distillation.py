@@ -58,14 +58,15 @@ class SelfDistillationHook(TrainStepHook):
         features: Names in the model of the modules whose outputs are distilled, such as
             `('backbone.layer3', 'backbone.layer4')`, or `'backbone.stages.3'` in Swin and ConvNeXt and
             `'backbone.layers.11'` in ViT: see `feature_divergence`. By default `('neck',)` in a
-            detector, `('backbone',)` without a neck, `('detector.neck',)` in a tracker; none where
-            there are logits.
+            detector, `('backbone',)` without a neck, `('detector.neck',)` in a tracker, and beside it an
+            encoder that has a depth; none where there are logits.
         levels: Which levels of the neck are distilled: 'all', or 'foreground' for the one that holds most
             foreground anchors of the batch (the first, if there are none), by the targets of the
             detector's dense head, `bbox_head` or `rpn_head`.
         labels: Whether the second pass learns from the labels too. By default, but in a classifier.
         logits: Whether the second pass learns from the logits, see `logits_divergence`: the output of the
-            module `head`, or of a segmentor's `decode_head`. By default where there are some.
+            module `head`, or of a segmentor's `decode_head`; of a DETR whose decoder has a depth, the
+            queries of its head, see `query_divergence`. By default where there are some.
         depths: The depths of the two passes, see `set_skip`. Either may be 'random', drawn anew in each
             iteration among those that the other pass does not have (paper, Table 4). The draws depend on
             the seed of the run and on the iteration: all processes draw the same, and so does a resumed

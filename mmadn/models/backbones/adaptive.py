@@ -1,6 +1,7 @@
 """Any residual network with adaptive depth, of an OpenMMLab library or your own, and any model of several."""
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 
 from mmengine.model import BaseModel
@@ -120,12 +121,13 @@ class AdaptiveModel(SwitchableDepth):
                 f'{" and no ".join(lacking) or "such part"}; give names of modules of it that have residual '
                 f'stages (it has {", ".join(children)})'
             )
+        known = set(own_arguments(AdaptiveBackbone))
         for name, arguments in given.items():
             if isinstance(modules[name], AdaptiveDepth):
                 raise InputError(f'parts={parts!r}: {name} has a depth already; remove it')
-            if unknown := set(arguments or {}) - ARGUMENTS:
+            if unknown := set(arguments or {}) - known:
                 raise InputError(
-                    f'parts={parts!r}: {name} takes {", ".join(sorted(ARGUMENTS))}, and no '
+                    f'parts={parts!r}: {name} takes {", ".join(sorted(known))}, and no '
                     f'{", ".join(sorted(unknown))}'
                 )
             _make_adaptive(modules[name], **(arguments or {}))
@@ -177,9 +179,6 @@ def idle_layers(decoder: AdaptiveDepth) -> list[int]:
     return [i for i, layer in enumerate(decoder.layers.children()) if is_skipped(layer)]
 
 
-ARGUMENTS = {'residual_stages', 'group', 'mandatory', 'skip_aware_norms', 'fixed', 'skip'}
-
-
 def _make_adaptive(
     network: nn.Module, residual_stages: Sequence[str] | None = None, group: int | None = None, **kwargs
 ) -> None:
@@ -217,3 +216,11 @@ def stock_class(cls: type[SwitchableDepth]) -> type[nn.Module]:
     """The stock class that one with adaptive depth is made of."""
     after = cls.__mro__[cls.__mro__.index(SwitchableDepth) :]
     return next(base for base in after if base not in SwitchableDepth.__mro__)
+
+
+def own_arguments(cls: type[SwitchableDepth]) -> Iterator[str]:
+    """What an adaptive-depth backbone or model takes beside the arguments of its stock class."""
+    for each in cls.__mro__[: cls.__mro__.index(SwitchableDepth)]:
+        for parameter in inspect.signature(each.__init__).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                yield parameter.name
