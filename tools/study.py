@@ -19,7 +19,8 @@ def main() -> None:
     option(
         'name',
         choices=STUDIES,
-        help='letters: networks and ablations on drawn letters; detection: Mask R-CNN on drawn shapes',
+        help='letters: networks and ablations on drawn letters; on drawn shapes, detection: Mask R-CNN, '
+        'rtmdet: RTMDet, segmentation: PSPNet',
     )
     option('--only', nargs='+', help='comparisons, by their names; by default all')
     option('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of every training; by default 0 1 2')

@@ -111,6 +111,6 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=8)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', interval=5, save_best='TTTT/mIoU', rule='greater'),
+    checkpoint=dict(type='CheckpointHook', interval=5),
 )
 randomness = dict(seed=0)

@@ -36,6 +36,8 @@ class Run:
         calibrated: Whether the norms of that checkpoint are calibrated for every depth before the test.
         teacher: The run whose checkpoint of the same seed teaches or starts this one. The config finds its
             path in the environment variable TEACHER.
+        alone: The depth at which the adaptive backbone of `config` is trained and tested, as an individual
+            network of its own.
     """
 
     config: str
@@ -43,6 +45,7 @@ class Run:
     weights_of: str | None = None
     calibrated: bool = False
     teacher: str | None = None
+    alone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,11 +207,12 @@ class _Work:
         common = ['--work-dir', str(work_dir)]
         if not run.weights_of:
             teacher = {'TEACHER': self.checkpoint(run.teacher, seed)} if run.teacher else {}
-            options = [*common, '--resume', '--cfg-options', f'randomness.seed={seed}']
+            options = [*common, '--resume', '--cfg-options', f'randomness.seed={seed}', *_alone(run)]
             _command(work_dir, 'tools/train.py', run.config, *options, **device, **teacher)
         config = run.test_config or run.config
-        chosen = self.study.skips is not None and is_adaptive(Config.fromfile(config))
-        skips = ['--skips', *self.study.skips] if chosen else []
+        depths = (run.alone,) if run.alone else self.study.skips
+        chosen = depths is not None and is_adaptive(Config.fromfile(config))
+        skips = ['--skips', *depths] if chosen else []
         checkpoint = self.checkpoint(run.weights_of or name, seed)
         if run.calibrated:
             trained, checkpoint = checkpoint, str(work_dir / 'calibrated.pth')
@@ -220,6 +224,14 @@ class _Work:
 
     def work_dir(self, name: str, seed: int) -> Path:
         return self.folder / folder_name(name) / f'seed{seed}'
+
+
+def _alone(run: Run) -> list[str]:
+    """What `mmengine.Config` is given to train one depth, as the detection configs named -base do."""
+    if not run.alone:
+        return []
+    backbone = [f'model.backbone.skip={run.alone}', 'model.backbone.fixed=True']
+    return [*backbone, 'custom_hooks=[]', f'val_cfg.skips=[{run.alone}]']
 
 
 def _gpus() -> list[str | None]:

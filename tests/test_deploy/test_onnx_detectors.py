@@ -134,6 +134,22 @@ def test_what_a_file_takes_and_gives(mask_rcnn):
     assert min(row['detections'] for row in rows) >= 10 and not any(row['missing'] for row in rows)
 
 
+def test_eight_bits_with_heads_in_float(tmp_path):
+    model, path = build('retinanet'), tmp_path / 'a.onnx'
+    generator = torch.Generator().manual_seed(3)
+    images = [torch.randn(16, 3, *size, generator=generator) for size in [(64, 96), (32, 64)]]
+    rows = export_onnx(model, path, SHAPE, adaptive=True, int8=images)
+    assert [row['skip'] for row in rows] == model.backbone.subnets()
+    assert all(0 < row['lost'] < 0.2 and row['detections'] >= 10 and not row['missing'] for row in rows)
+    assert describe(open_session(path))['int8'] == 32
+    file = onnx.load(path)
+    (scan,) = (node for node in file.graph.node if node.op_type == 'Scan')
+    heads = onnx.helper.get_node_attr_value(scan, 'body')
+    assert 'Conv' in {node.op_type for node in heads.node}
+    assert 'QuantizeLinear' not in {node.op_type for node in heads.node}
+    assert 'QuantizeLinear' in {node.op_type for node in file.graph.node}
+
+
 def test_one_depth_and_one_size_with_suppression_across_classes(tmp_path):
     model = build('retinanet', nms=dict(type='nms', iou_threshold=0.3, class_agnostic=True), max_per_img=100)
     export_onnx(model, tmp_path / 'a.onnx', SHAPE, skip='TF', dynamic=False)

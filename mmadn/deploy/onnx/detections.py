@@ -9,9 +9,11 @@ images are tried before one is refused.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import nn
@@ -32,9 +34,18 @@ NOTHING = 1.0  # a threshold that no score passes
 
 
 def compare_detections(
-    model: nn.Module, path: Path, shape: Sequence[int], skips: list[str | None], dynamic: bool, adaptive: bool
+    model: nn.Module,
+    path: Path,
+    shape: Sequence[int],
+    skips: list[str | None],
+    dynamic: bool,
+    adaptive: bool,
+    features: Callable[..., dict[str, np.ndarray]] | None = None,
 ) -> list[dict]:
     """Runs a file beside mmdet at each depth, and at the first and last in more ways.
+
+    Args:
+        features: What gives mmdet the feature maps, a `runner` of those in eight bits; by default the model.
 
     Returns:
         For each depth `skip`, how many `detections` were compared, how many are `missing` in the file or in
@@ -52,7 +63,8 @@ def compare_detections(
         for seed in range(TRIES):
             compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
             with at_depth(model, skip):
-                for inputs, expected in _examples(model, shape, thorough, dynamic, where, seed):
+                maps = features and partial(features, skip)
+                for inputs, expected in _examples(model, shape, thorough, dynamic, where, seed, maps):
                     found = run(skip, **inputs)
                     for i, size in enumerate(inputs['sizes'].tolist()):
                         compared.add(expected[i], {name: values[i] for name, values in found.items()}, size)
@@ -64,7 +76,13 @@ def compare_detections(
 
 
 def _examples(
-    model: nn.Module, shape: Sequence[int], thorough: bool, dynamic: bool, where: str, seed: int
+    model: nn.Module,
+    shape: Sequence[int],
+    thorough: bool,
+    dynamic: bool,
+    where: str,
+    seed: int,
+    maps: Callable[..., dict[str, np.ndarray]] | None,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[InstanceData]]]:
     """Inputs of a file, and what mmdet detects in them.
 
@@ -81,6 +99,8 @@ def _examples(
             check_finite(feature.numpy(force=True), where)
         sizes = [(side * size[2] // 4, side * size[3] // 4) for side in (4, 3)[: size[0]]]
         inputs = {'images': images.numpy(force=True), 'sizes': np.array(sizes)}
+        if maps:
+            features = [torch.from_numpy(m).to(images) for m in maps(images=inputs['images']).values()]
 
         def detect(score_thr: float | None) -> list[InstanceData]:
             return predict(model, features, sizes, size[2:], score_thr)  # noqa: B023

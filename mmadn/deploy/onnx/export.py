@@ -26,7 +26,7 @@ from ..fusing import SkipAwareConv
 try:
     import onnx
 
-    from .comparing import at_depth, compare_outputs, compare_quantised
+    from .comparing import at_depth, compare_outputs, compare_quantised, runner
     from .joining import join
     from .pipeline import describe_outputs, describe_preprocessing
     from .quantising import check_batches, quantise
@@ -79,7 +79,7 @@ def export_onnx(
         cfg: The config of the model. From the pipeline of its test data the file learns how an
             `AdaptiveSession` preprocesses images.
         int8: Batches of images as the network gets them, of shape (N, 3, H, W), 32 images or more. With them
-            the file computes in eight bits, of a detector with `features=True` alone.
+            the file computes in eight bits, but for the heads of a detector, which stay in float.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
@@ -105,8 +105,6 @@ def export_onnx(
     if dynamic is None:
         dynamic = not hasattr(model.backbone, 'patch_resolution')
     whole = _is_detector(model) and not features
-    if whole and int8 is not None:
-        raise InputError('int8: of a detector the backbone and neck alone; give features=True (--features)')
     batches = None if int8 is None else check_batches(int8)
     if whole:  # mmdet is needed by detectors alone
         from .detections import compare_detections
@@ -118,6 +116,11 @@ def export_onnx(
         # First, because what cannot be exported fails here.
         heads = trace_heads(model, shape, dynamic, opset) if whole else None
         exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset, batches)
+        lost, maps = [{}] * len(skips), None
+        if batches:
+            onnx.save(exported, temporary)
+            lost = compare_quantised(model, temporary, batches, skips, adaptive)
+            maps = runner(temporary, adaptive)
         if whole:
             append_heads(exported, heads, model)
         _write_description(exported, model, skips[0], adaptive, cfg, batches)
@@ -125,10 +128,10 @@ def export_onnx(
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
         onnx.checker.check_model(temporary, full_check=True)
-        if batches:
-            return compare_quantised(model, temporary, batches, skips, adaptive)
-        compare = compare_detections if whole else compare_outputs
-        return compare(model, temporary, shape, skips, dynamic, adaptive)
+        if whole:
+            rows = compare_detections(model, temporary, shape, skips, dynamic, adaptive, maps)
+            return [first | second for first, second in zip(lost, rows, strict=True)]
+        return lost if batches else compare_outputs(model, temporary, shape, skips, dynamic, adaptive)
 
 
 def export_file(

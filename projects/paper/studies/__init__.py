@@ -1,3 +1,8 @@
-from . import detection, letters
+from . import detection, letters, shapes
 
-STUDIES = {'detection': detection.STUDY, 'letters': letters.STUDY}
+STUDIES = {
+    'detection': detection.STUDY,
+    'letters': letters.STUDY,
+    'rtmdet': shapes.RTMDET,
+    'segmentation': shapes.PSPNET,
+}
