@@ -8,7 +8,7 @@ from mmadn.utils.report import print_table
 
 def main():
     parser = cli.config_parser('Test sub-networks of a checkpoint and draw their Pareto front.')
-    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('checkpoint', help='path of the checkpoint, or of an ONNX file made of it')
     parser.add_argument('--skips', nargs='+', default='all', help='depths such as FFFF TTFF; by default all')
     args = parser.parse_args()
     with cli.plain_errors():

@@ -39,8 +39,8 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     An ordinary network is tested too, at the one depth it has; its `skip` is then empty.
 
     Args:
-        cfg (Config): A config of a classifier or detector, with test data.
-        checkpoint (str): Path of the weights.
+        cfg (Config): A config of a classifier, detector or segmentor, with test data.
+        checkpoint (str): Path of the weights; or of an ONNX file, which then predicts in place of the model.
         skips (Sequence[str] | str): Which depths, see `set_skip`; 'all' for all 2^n.
 
     Returns:
@@ -48,22 +48,25 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         `latencies`), each for the first test image at its size, and the metrics under their own names.
     """
     cfg = cfg.copy()
+    file = _exported_file(checkpoint)
+    skips = file.depths(skips) if file else skips
     adaptive = skips != 'all' or is_adaptive(cfg)
     cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
     check_loops(runner, ['test'])
-    load_weights(runner, checkpoint)
-    metrics = runner.test()
-    if not metrics:
-        raise InputError('the test_evaluator gave no metrics; give one that does, such as Accuracy')
-    if not adaptive:
-        metrics = {f'/{name}': value for name, value in metrics.items()}
-
     model = unwrap(runner.model)
-    data = pseudo_collate([runner.test_dataloader.dataset[0]])
+    if not file:
+        load_weights(runner, checkpoint)
+    with file.predicting(model) if file else nullcontext():
+        metrics = runner.test()
+        if not metrics:
+            raise InputError('the test_evaluator gave no metrics; give one that does, such as Accuracy')
+        if not adaptive:
+            metrics = {f'/{name}': value for name, value in metrics.items()}
+        data = pseudo_collate([runner.test_dataloader.dataset[0]])
+        names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
+        latency = latencies(model, data, names, fp16=_uses_fp16(cfg))
     inputs = model.data_preprocessor(data, False)['inputs']
-    names = list(dict.fromkeys(name.split('/', 1)[0] for name in metrics))
-    latency = latencies(model, data, names, fp16=_uses_fp16(cfg))
     rows = []
     for skip in names:
         with _at(model, skip):
@@ -71,6 +74,14 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
         scores = {k.split('/', 1)[1]: _plain(v) for k, v in metrics.items() if k.startswith(f'{skip}/')}
         rows.append({'skip': skip, **cost, 'latency_ms': latency[skip], **scores})
     return rows
+
+
+def _exported_file(path):
+    if not str(path).endswith('.onnx'):
+        return None
+    from ..deploy.onnx.testing import ExportedFile  # needs onnxruntime
+
+    return ExportedFile(path)
 
 
 def _plain(value):

@@ -26,6 +26,7 @@ from mmadn.deploy.onnx.comparing import runner  # noqa: E402
 from mmadn.deploy.onnx.detections import _Compared, _lowered, compare_detections  # noqa: E402
 from mmadn.deploy.onnx.pasting import paste_masks  # noqa: E402
 from mmadn.deploy.onnx.session import describe, open_session  # noqa: E402
+from mmadn.deploy.onnx.testing import ExportedFile  # noqa: E402
 
 SHAPE = 3, 64, 96
 
@@ -132,6 +133,31 @@ def test_what_a_file_takes_and_gives(mask_rcnn):
     assert describe(session)['output'] == 'detections'
     assert [row['skip'] for row in rows] == ['FF', 'FT', 'TF', 'TT']
     assert min(row['detections'] for row in rows) >= 10 and not any(row['missing'] for row in rows)
+
+
+def test_a_file_predicts_in_place_of_a_detector(mask_rcnn):
+    model, path, _ = mask_rcnn
+    other = build('mask_rcnn')
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    generator = torch.Generator().manual_seed(5)
+    images = [torch.randint(256, (3, *size), generator=generator, dtype=torch.uint8) for size in SIZES[:2]]
+    metas = [dict(img_shape=s, ori_shape=(36, 50), scale_factor=(s[1] / 50, s[0] / 36)) for s in SIZES[:2]]
+
+    def predict(model):
+        samples = [DetDataSample(metainfo=meta) for meta in metas]
+        with model.backbone.skipping('TF'):
+            found = model.test_step(dict(inputs=images, data_samples=samples))
+        return [sample.pred_instances for sample in found]
+
+    expected = predict(model)
+    with ExportedFile(path).predicting(other):
+        found = predict(other)
+    for right, got in zip(expected, found, strict=True):
+        assert len(right) == len(got) > 3
+        torch.testing.assert_close(got.bboxes, right.bboxes, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(got.scores, right.scores, atol=1e-4, rtol=1e-3)
+        assert got.masks.shape == right.masks.shape and (got.masks != right.masks).float().mean() < 1e-3
 
 
 def test_eight_bits_with_heads_in_float(tmp_path):

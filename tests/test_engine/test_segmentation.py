@@ -119,7 +119,7 @@ def test_a_runner_trains_calibrates_and_tests_at_each_depth(tmp_path):
 
 
 def test_a_table_of_all_depths(tmp_path):
-    """From files, by a config, and as JSON: mmseg's metrics are numbers of numpy."""
+    """From files, by a config, and as JSON: mmseg's metrics are numbers of numpy. Also of an ONNX file."""
     cfg = Config(dict(model=segmentors.config(), default_scope='mmseg', work_dir=str(tmp_path)))
     for i in range(2):
         data = segmentors.batch(1, seed=i)
@@ -146,6 +146,14 @@ def test_a_table_of_all_depths(tmp_path):
     write_report(rows, tmp_path / 'report')
     written = json.loads((tmp_path / 'report/subnets.json').read_text())['subnets']
     assert [row['skip'] for row in written] == ['FFFF', 'TTTT'] and written[0]['mIoU'] == rows[0]['mIoU'] > 0
+
+    pytest.importorskip('onnxruntime')
+    from mmadn.deploy import export_onnx
+
+    size = (3, segmentors.SIZE, segmentors.SIZE)
+    export_onnx(segmentors.build(), tmp_path / 'net.onnx', size, skip='TTTT')
+    (found,) = evaluate_subnets(cfg, tmp_path / 'net.onnx')
+    assert {**found, 'latency_ms': 0} == pytest.approx({**rows[1], 'latency_ms': 0})
 
 
 def test_costs_follow_the_depth():

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,13 +31,14 @@ try:
     from .joining import join
     from .pipeline import describe_outputs, describe_preprocessing
     from .quantising import check_batches, quantise
-    from .tracing import LIMIT, trace
+    from .tracing import LIMIT, is_segmentor, trace
 except ModuleNotFoundError as error:
     raise MissingPackageError(
         f'an export needs packages that mmadn does without ({error}): pip install onnx onnxscript onnxruntime'
     ) from error
 
-OUTPUTS = {'logits': 'logits', 'dets': 'detections'}  # by the name of the first
+# By the name of the first.
+OUTPUTS = {'logits': 'logits', 'dets': 'detections', 'seg_logits': 'logits of pixels'}
 MOST = 32  # depths that an export compares with torch; of more, those that show each flag by itself
 
 
@@ -72,10 +74,10 @@ def export_onnx(
         shape: Channels, height and width of an image.
         skip: The depth of a fixed file. By default the present one.
         adaptive: One file with all depths.
-        dynamic: Whether height and width are free too. By default they are, unless the backbone is made for
-            one size of images, as transformers are.
+        dynamic: Whether height and width are free too. By default they are, but not of a segmentor, or with a
+            backbone that is made for one size of images, as transformers are.
         opset: Of ONNX, 18 or newer; by default torch's choice.
-        features: Of a detector, the feature maps alone.
+        features: Of a detector or segmentor, the feature maps alone.
         cfg: The config of the model. From the pipeline of its test data the file learns how an
             `AdaptiveSession` preprocesses images.
         int8: Batches of images as the network gets them, of shape (N, 3, H, W), 32 images or more. With them
@@ -103,7 +105,7 @@ def export_onnx(
     if Path(path).is_dir():
         raise IsADirectoryError(f'{path} is a folder; give the name of a file')
     if dynamic is None:
-        dynamic = not hasattr(model.backbone, 'patch_resolution')
+        dynamic = not hasattr(model.backbone, 'patch_resolution') and (features or not is_segmentor(model))
     whole = _is_detector(model) and not features
     batches = None if int8 is None else check_batches(int8)
     if whole:  # mmdet is needed by detectors alone
@@ -111,7 +113,7 @@ def export_onnx(
         from .whole import append_heads, check_detector, trace_heads
 
         check_detector(model)
-    with replacing(path) as temporary, _for_export(model), at_depth(model, skips[0]):
+    with replacing(path) as temporary, _for_export(model, features), at_depth(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
         # First, because what cannot be exported fails here.
         heads = trace_heads(model, shape, dynamic, opset) if whole else None
@@ -286,12 +288,16 @@ def _write_description(
 
 
 @contextmanager
-def _for_export(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients within the block; after it each module is in its own mode again."""
+def _for_export(model: nn.Module, features: bool) -> Iterator[None]:
+    """Eval mode and no gradients within the block; after it each module is in its own mode again.
+
+    For feature maps a segmentor has no head there.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    headless = patch.object(model, 'decode_head', None) if features and is_segmentor(model) else nullcontext()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), headless:
             yield
     finally:
         for module, mode in modes.items():

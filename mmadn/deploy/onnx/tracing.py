@@ -25,10 +25,17 @@ def outputs_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """The outputs of a model by the names that they have in a file: what an export has to reproduce."""
     if isinstance(model, ImageClassifier) and model.with_head:
         return {'logits': model(images)}
+    if is_segmentor(model):
+        return {'seg_logits': model.encode_decode(images, [dict(img_shape=images.shape[2:])])}
     features = model.backbone(images)
     if getattr(model, 'neck', None) is not None:
         features = model.neck(features)
     return {f'feature_{i}': feature for i, feature in enumerate(features)}
+
+
+def is_segmentor(model: nn.Module) -> bool:
+    """Whether a model is one of mmseg's, which need not be installed, with its head."""
+    return getattr(model, 'decode_head', None) is not None and hasattr(model, 'encode_decode')
 
 
 def example_images(model: nn.Module, *size: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,86 @@
+"""Files that predict in place of a model, as tools/test_subnets.py tests them."""
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from mmengine.registry import MODELS  # noqa: E402
+
+from mmadn.deploy import export_onnx  # noqa: E402
+from mmadn.deploy.onnx.testing import ExportedFile  # noqa: E402
+
+SMALL = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,), base_channels=4)
+
+
+def classifier():
+    cfg = toy.model_cfg(backbone=SMALL)
+    cfg['head'].update(in_channels=8)
+    torch.manual_seed(0)
+    return MODELS.build(cfg).eval()
+
+
+def test_a_classifier(tmp_path):
+    model, data = classifier(), toy.batch(4)
+    export_onnx(model, tmp_path / 'net.onnx', (3, 32, 32), adaptive=True)
+    expected = {}
+    with torch.no_grad():
+        for skip in model.backbone.subnets():
+            with model.backbone.skipping(skip):
+                expected[skip] = torch.stack([s.pred_score for s in model.test_step(data)])
+        for parameter in model.parameters():
+            parameter.zero_()
+        file = ExportedFile(tmp_path / 'net.onnx')
+        assert file.depths('all') == 'all' and file.depths(['TT']) == ['TT']
+        with file.predicting(model):
+            for skip, scores in expected.items():
+                with model.backbone.skipping(skip):
+                    found = torch.stack([s.pred_score for s in model.test_step(data)])
+                torch.testing.assert_close(found, scores)
+        assert (model.test_step(data)[0].pred_score == 0.2).all()  # itself, without weights
+    assert len({tuple(scores.flatten().tolist()) for scores in expected.values()}) == 4
+
+
+def test_a_segmentor(tmp_path):
+    pytest.importorskip('mmseg')
+    import segmentors
+
+    model, data = segmentors.build().eval(), segmentors.batch(2)
+    path = tmp_path / 'net.onnx'
+    export_onnx(model, path, (3, 64, 64), skip='TTFF')
+    file = ExportedFile(path)
+    assert file.about['output'] == 'logits of pixels' and file.depths('all') == ['TTFF']
+    with model.backbone.skipping('TTFF'):
+        expected = [sample.seg_logits.data for sample in model.test_step(data)]
+        model.decode_head.conv_seg.weight.data.zero_()
+        with file.predicting(model):
+            found = [sample.seg_logits.data for sample in model.test_step(data)]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with file.predicting(model), pytest.raises(ValueError, match='has the depth TTFF alone; leave --skips'):
+        model.test_step(data)
+
+
+def test_feature_maps_of_a_segmentor(tmp_path):
+    pytest.importorskip('mmseg')
+    import segmentors
+
+    model = segmentors.build()
+    head = model.decode_head
+    export_onnx(model, tmp_path / 'net.onnx', (3, 64, 64), skip='TTTT', features=True)
+    assert model.decode_head is head
+    with pytest.raises(ValueError, match='gives feature maps, which no metric takes; export a whole network'):
+        ExportedFile(tmp_path / 'net.onnx')
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / 'net.onnx'
+    export_onnx(classifier(), path, (3, 32, 32), adaptive=True, dynamic=False)
+    file = ExportedFile(path)
+    with pytest.raises(ValueError, match='has 2 flags of depth, and the model of the config has 4'):
+        with file.predicting(toy.build()):
+            pass
+    with pytest.raises(ValueError, match=r'cannot take images of shape \(1, 3, 40, 40\) .*; export it for'):
+        file.run(classifier(), torch.from_numpy(np.zeros((1, 3, 40, 40), np.float32)))
