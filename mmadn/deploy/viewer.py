@@ -1,6 +1,7 @@
-"""What a classifier or a detector finds in single images at its depths, and pictures of it."""
+"""What a classifier, detector or segmentor finds in single images at its depths, and pictures of it."""
 
 import copy
+import re
 import textwrap
 import warnings
 from collections import Counter
@@ -61,10 +62,10 @@ class Viewer:
     """Looks at single images with a model at its depths, and draws what it finds.
 
     Images are preprocessed as the config tests. Boxes and masks have the colour of their class, one of seven
-    that the colour-blind tell apart, in turn.
+    that the colour-blind tell apart, in turn; the pixels of a segmentor have those of its palette.
 
     Args:
-        model: A classifier or detector with adaptive depth, in eval mode.
+        model: A classifier, detector or segmentor with adaptive depth, in eval mode.
         cfg: Its config.
         score_thr: What a detector scores no higher is left out.
 
@@ -80,10 +81,14 @@ class Viewer:
         if not dataset.get('pipeline'):
             raise InputError('the config has no test_dataloader, which says how images are preprocessed')
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-            self._pipeline = Compose([step for step in dataset.pipeline if 'LoadImage' not in str(step.type)])
+            loading = re.compile('LoadImage|LoadAnnotations')  # the image is there, and no annotation is
+            self._pipeline = Compose([step for step in dataset.pipeline if not loading.search(str(step.type))])
             with DATASETS.switch_scope_and_registry(None) as registry:
                 declared = dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {})
-        self._classes = ({**declared, **(getattr(model, 'dataset_meta', None) or {})}).get('classes')
+        about = {**declared, **(getattr(model, 'dataset_meta', None) or {})}
+        self._classes = about.get('classes')
+        usual = [[255 * part for part in to_rgb(colour)] for colour in CLASS_COLOURS]
+        self._palette = np.array(about.get('palette') or usual)
         self._gflops = {}  # by depth and shape of the input
 
     def see(self, image: np.ndarray, skips: Sequence[Skip], rounds: int = 1) -> list[Sight]:
@@ -133,6 +138,10 @@ class Viewer:
         """What was found, in a few words."""
         if self.classifier:
             return ', '.join(f'{name}: {value:.1%}' for name, value in self.scores(sample, 2).items())
+        if 'pred_sem_seg' in sample:
+            labels, pixels = sample.pred_sem_seg.data.unique(return_counts=True)
+            found = sorted(zip(pixels.tolist(), labels.tolist(), strict=True), reverse=True)
+            return ', '.join(f'{self._name(label)} {n / sum(pixels):.0%}' for n, label in found)
         labels = Counter(self._found(sample).labels.tolist()).most_common()
         names = ', '.join(f'{count} {self._name(label)}' for label, count in labels)
         return f'found: {names}' if names else 'nothing found'
@@ -200,6 +209,8 @@ class Viewer:
         height, width = (2 * max(1, round(times * side / 2)) for side in image.shape[:2])
         way = 'nearest' if times > 2 else 'bilinear' if times > 1 else 'area'
         picture = np.ascontiguousarray(mmcv.imresize(image, (width, height), interpolation=way)[..., ::-1])
+        if 'pred_sem_seg' in sample:
+            return self._painted(picture, sample.pred_sem_seg.data[0].numpy().astype(np.uint8))
         found = () if self.classifier else self._found(sample)
         if not len(found):
             return picture
@@ -227,6 +238,30 @@ class Viewer:
                 colors='white',
                 bboxes=[dict(facecolor='black', alpha=0.7, pad=1, edgecolor='none')] * len(texts),
             )
+        return drawing.get_image()
+
+    def _painted(self, picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The picture in the colours of a segmentor's classes, each with its name on its largest region."""
+        labels = mmcv.imresize(labels, picture.shape[1::-1], interpolation='nearest')
+        painted = (picture * 0.4 + self._palette[labels % len(self._palette)] * 0.6).astype(np.uint8)
+        names, places = [], []
+        for label in np.unique(labels):
+            _, _, stats, centres = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
+            region = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+            if stats[region, cv2.CC_STAT_AREA] > 0.005 * labels.size:  # room for a name
+                names.append(self._name(label))
+                places.append(centres[region])
+        drawing, number = Visualizer(image=painted), len(names)
+        box = dict(facecolor='black', alpha=0.7, pad=1, edgecolor='none')
+        size = int(0.72 * _font_size(picture))
+        drawing.draw_texts(
+            names,
+            np.array(places),
+            font_sizes=[size] * number,
+            colors='white',
+            horizontal_alignments=['center'] * number,
+            bboxes=[box] * number,
+        )
         return drawing.get_image()
 
     def _found(self, sample: BaseDataElement) -> BaseDataElement:
