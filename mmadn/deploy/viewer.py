@@ -82,7 +82,9 @@ class Viewer:
             raise InputError('the config has no test_dataloader, which says how images are preprocessed')
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
             loading = re.compile('LoadImage|LoadAnnotations')  # the image is there, and no annotation is
-            self._pipeline = Compose([step for step in dataset.pipeline if not loading.search(str(step.type))])
+            self._pipeline = Compose(
+                [step for step in dataset.pipeline if not loading.search(str(step.type))]
+            )
             with DATASETS.switch_scope_and_registry(None) as registry:
                 declared = dataset.get('metainfo') or getattr(registry.get(dataset.type), 'METAINFO', {})
         about = {**declared, **(getattr(model, 'dataset_meta', None) or {})}

@@ -59,6 +59,35 @@ def test_a_detector_sees_what_mmdet_finds(detector):
     )  # each depth has a sample of its own
 
 
+def test_a_segmentor_sees_what_mmseg_finds_and_paints_it():
+    pytest.importorskip('mmseg')
+    import segmentors
+    from mmseg.apis import inference_model
+
+    palette = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
+    meta = dict(classes=list('abcd'), palette=palette)
+    steps = [dict(type=name) for name in ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')]
+    cfg = Config(dict(default_scope='mmseg', model=segmentors.config()))
+    cfg.test_dataloader = dict(dataset=dict(type='BaseSegDataset', pipeline=steps, metainfo=meta))
+    cfg.test_pipeline = steps
+    model = segmentors.build().eval()
+    model.cfg, viewer = cfg, Viewer(model, cfg)
+    (sight,) = viewer.see(noise(64, 96), ['TTFF'])
+    found = sight.sample.pred_sem_seg.data
+    assert torch.equal(found, inference_model(model, noise(64, 96)).pred_sem_seg.data)
+    shares = {'abcd'[label]: round(100 * float((found == label).float().mean())) for label in found.unique()}
+    assert len(shares) > 1
+    said = dict(each.rsplit(' ', 1) for each in viewer.summary(sight.sample).split(', '))
+    assert said == {name: f'{share}%' for name, share in shares.items()}
+    assert viewer.panel(noise(64, 96), sight).shape[1] == LEAST
+
+    left = torch.zeros(1, 64, 96, dtype=torch.long)
+    left[..., 48:] = 2
+    sight.sample.pred_sem_seg.data = left
+    picture = viewer.drawn(np.zeros((64, 96, 3), np.uint8), sight.sample)
+    assert (picture[5, 5] == [153, 0, 0]).all() and (picture[5, -5] == [0, 0, 153]).all()
+
+
 def test_a_classifier_sees_what_mmpretrain_finds(tmp_path):
     model, cfg = classifier(metainfo=dict(classes=list('abcde')))
     viewer = Viewer(model, cfg)
