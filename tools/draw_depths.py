@@ -15,8 +15,8 @@ from mmadn.utils.report import writable
 
 def main():
     parser = argparse.ArgumentParser(
-        description='Draw what a classifier, detector or segmentor finds at several depths, side by side, with '
-        'what each costs: a picture of each image, and an MPEG-4 video of each video.'
+        description='Draw what a classifier, detector or segmentor finds at several depths, side by side, '
+        'with what each costs: a picture of each image, and an MPEG-4 video of each video.'
     )
     parser.add_argument('config', type=cli.config_path, help='path, or packaged name, of the config')
     parser.add_argument('checkpoint', help='path of the checkpoint')
