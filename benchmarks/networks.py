@@ -10,6 +10,15 @@ from mmadn.depth import SkipAwareNorm
 
 CLASSES = 1000
 POOLING = dict(type='GlobalAveragePooling')
+TINY = dict(
+    depth=18,
+    base_channels=8,
+    stem_channels=8,
+    num_stages=2,
+    strides=(1, 2),
+    dilations=(1, 1),
+    out_indices=(1,),
+)
 
 
 def _network(
@@ -23,6 +32,7 @@ def _network(
 
 
 NETWORKS = {
+    'tiny': _network('ADNResNet', 16, **TINY),  # to try a contest out: four depths
     'resnet50': _network('ADNResNet', 2048, depth=50),
     'resnet101': _network('ADNResNet', 2048, depth=101),
     'mobilenet_v2': _network('ADNMobileNetV2', 1280),
@@ -31,14 +41,30 @@ NETWORKS = {
     'convnext_t': _network('ADNConvNeXt', 768, None, arch='tiny'),
 }
 
+CONFIGS = {  # of the same networks, for the tools that take one
+    'tiny': 'configs/adn/resnet18_adn_in1k.py',
+    'resnet50': 'configs/adn/resnet50_adn_in1k.py',
+    'resnet101': 'configs/adn/resnet101_adn_in1k.py',
+    'mobilenet_v2': 'configs/adn/mobilenetv2_adn_in1k.py',
+    'vit_b_16': 'configs/adn/vit_b16_adn_in1k.py',
+    'swin_t': 'configs/adn/swin_t_adn_in1k.py',
+    'convnext_t': 'configs/adn/convnext_t_adn_in1k.py',
+}
 
-def classifiers(arch: str, device: str = 'cpu', share: bool = False) -> dict[str, ImageClassifier]:
+
+def classifiers(
+    arch: str,
+    device: str = 'cpu',
+    share: bool = False,
+    memory_format: torch.memory_format = torch.preserve_format,
+) -> dict[str, ImageClassifier]:
     """The contestants' networks with equal, untrained weights.
 
     Args:
         arch: One of `NETWORKS`.
         share: Whether all use the same weight tensors. Copies at other addresses alone would change the
             latency by a percent, either way.
+        memory_format: Of the weights of convolutions.
 
     Returns:
         `full`, the stock network, `short`, the stock network of the mandatory blocks alone, and `adn`.
@@ -55,7 +81,7 @@ def classifiers(arch: str, device: str = 'cpu', share: bool = False) -> dict[str
         )
         adn.init_weights()
         _vary_norms(adn)
-    adn.to(device)
+    adn.to(device, memory_format=memory_format)
     return {'full': extract(adn, 'super', share), 'short': extract(adn, 'base', share), 'adn': adn}
 
 

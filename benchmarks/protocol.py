@@ -1,15 +1,21 @@
 """How contestants are measured: side by side, and compared by ratios within a round."""
 
 import inspect
+import math
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import wraps
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from mmadn.errors import InputError
+from mmadn.evaluation.prediction import check_dtype, precision
 from mmadn.evaluation.timing import read_clock, summary, timed
 from mmadn.utils.report import machine
 
@@ -23,9 +29,13 @@ class Settings:
         warmup: Rounds that are run first and not counted.
         clock: 'wall', or 'cpu' for the processor time of the process. That is steadier on a busy machine, and
             the same as the wall clock's where one thread has a core to itself.
+        max_seconds: Ends the rounds before there are as many as `rounds`, but not before the first.
+        dtype: 'float32', or 'bfloat16' or 'float16' for autocast.
+        channels_last: Whether images and the weights of convolutions are laid out with their channels last.
+        provider: What onnxruntime computes with; by default the device's own.
 
     Raises:
-        ValueError: The channels are not 3, or the clock does not fit the device.
+        ValueError: The channels are not 3, there is no such dtype, or the clock does not fit the device.
     """
 
     arch: str = 'resnet50'
@@ -35,11 +45,32 @@ class Settings:
     shape: Sequence[int] = (3, 224, 224)
     device: str = 'cpu'
     clock: str = 'wall'
+    max_seconds: float = math.inf
+    dtype: str = 'float32'
+    channels_last: bool = False
+    provider: str | None = None
 
     def __post_init__(self):
         if self.shape[0] != 3:
             raise InputError(f'shape={tuple(self.shape)}: give 3 channels, height and width')
         read_clock(self.clock, self.device)
+        check_dtype(self.dtype)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.preserve_format
+
+    def images(self) -> torch.Tensor:
+        """A batch of random images on the device."""
+        images = torch.randn(self.batch, *self.shape, device=self.device)
+        return images.to(memory_format=self.memory_format)
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Runs a block without gradients, in the dtype."""
+        # Under inference_mode autocast would convert all weights in each run anew.
+        with torch.inference_mode(self.dtype == 'float32'), precision(self.device, self.dtype):
+            yield
 
 
 @dataclass
@@ -102,6 +133,7 @@ class Contest:
     what: str
     rounds: int
     batch: int
+    takes: Sequence[str] = ()
 
     @property
     def help(self) -> str:
@@ -111,12 +143,29 @@ class Contest:
 CONTESTS: dict[str, Contest] = {}
 
 
-def contest(what: str, rounds: int, batch: int) -> Callable:
-    """Registers the decorated function of Settings as a contest under its name."""
+def contest(what: str, rounds: int, batch: int, takes: Sequence[str] = ()) -> Callable:
+    """Registers the decorated function of Settings as a contest under its name.
+
+    Args:
+        takes: Which of the settings `dtype`, `channels_last` and `provider` it can use. The contest raises
+            ValueError if another one of them is not as by default.
+    """
+    refused = {'dtype', 'channels_last', 'provider'} - {*takes}
 
     def register(function: Callable[[Settings], dict]) -> Callable[[Settings], dict]:
-        CONTESTS[function.__name__] = Contest(function, what, rounds, batch)
-        return function
+        @wraps(function)
+        def run(settings: Settings) -> dict:
+            for name in sorted(refused):
+                if (value := getattr(settings, name)) != getattr(Settings, name):
+                    others = [other for other in CONTESTS if name in CONTESTS[other].takes]
+                    raise InputError(
+                        f'{name}={value!r}: the contest {function.__name__} cannot use it; leave it out, or '
+                        f'take one of {", ".join(others)}'
+                    )
+            return function(settings)
+
+        CONTESTS[function.__name__] = Contest(run, what, rounds, batch, takes)
+        return run
 
     return register
 
@@ -137,10 +186,11 @@ def compete(
     """
     times = measure(contestants, settings)
     ratios = ratios(times) if callable(ratios) else ratios
+    limit = settings.max_seconds if math.isfinite(settings.max_seconds) else None  # JSON has no infinity
     return {
         'benchmark': name,
-        'settings': asdict(settings),
-        'machine': machine(),
+        'settings': {**asdict(settings), 'rounds': len(times[contestants[0].name]), 'max_seconds': limit},
+        'machine': machine(settings.device),
         'kinds': {c.name: c.kind for c in contestants},
         'medians_ms': {name: summary(values) for name, values in times.items()},
         'ratios': {r.name: with_target(r.rounds(times), r.target, r.at_least) for r in ratios},
@@ -156,11 +206,15 @@ def measure(contestants: list[Contestant], settings: Settings) -> dict[str, list
     """
     times = {c.name: [] for c in contestants}
     order, total = random.Random(0), settings.warmup + settings.rounds
-    clock = read_clock(settings.clock, settings.device)
+    clock, end = read_clock(settings.clock, settings.device), math.inf
     # Without auto_refresh, as the thread that draws would take its time from the contestant that runs.
     with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as progress:
         task = progress.add_task('benchmark', total=total)
         for index in range(total):
+            if index == settings.warmup:
+                end = time.monotonic() + settings.max_seconds
+            elif time.monotonic() > end:
+                break
             for contestant in order.sample(contestants, len(contestants)):
                 contestant.prepare()
                 with timed(settings.device, clock) as took:

@@ -42,7 +42,12 @@ def show(out: dict) -> None:
         'quartiles': ('quartiles', ''),
         'memory': ('peak, MiB', '.1f'),
     }
-    print_table(cells(times, columns), _title(out))
+    print_table(cells(times, columns), title(out))
+    print_table(ratio_table(out))
+
+
+def ratio_table(out: dict) -> list[dict]:
+    """The ratios with their intervals and targets, as rows of text."""
     ratios = [
         {
             'name': name,
@@ -61,7 +66,7 @@ def show(out: dict) -> None:
         'target': ('target', ''),
         'met': ('met', ''),
     }
-    print_table(cells(ratios, columns))
+    return cells(ratios, columns)
 
 
 def save(out: dict, folder: str | Path) -> None:
@@ -78,7 +83,7 @@ def picture(out: dict, path: str | Path) -> None:
         axes = panels[0, 0]
         axes.grid(visible=False)
         axes.spines[['top', 'right']].set_visible(False)
-        figure.suptitle(_title(out), x=0.01, ha='left', fontsize=9 if over_gflops else 11)
+        figure.suptitle(title(out), x=0.01, ha='left', fontsize=9 if over_gflops else 11)
         if over_gflops:
             _draw_over_gflops(axes, out)
         else:
@@ -137,13 +142,17 @@ def _note(out: dict, name: str) -> str:
     return note + (f'\npeak memory {out["memory_mib"][name]:.0f} MiB' if 'memory_mib' in out else '')
 
 
-def _title(out: dict) -> str:
+def title(out: dict) -> str:
+    """What was measured where, in a line."""
     settings, computer = out['settings'], out['machine']
     on_gpu = settings['device'].startswith('cuda')
     where = computer['gpu'] if on_gpu else f'{computer["cpu"]}, threads: {computer["threads"]}'
     clock = '' if settings['clock'] == 'wall' else ', processor time'
     what, size = CONTESTS[out['benchmark']].what, 'x'.join(map(str, settings['shape']))
+    how = '' if settings['dtype'] == 'float32' else f', {settings["dtype"]} autocast'
+    how += ', channels last' if settings['channels_last'] else ''
+    how += f', {settings["provider"]}' if settings['provider'] else ''
     return (
-        f'{settings["arch"]} {what}, batch {settings["batch"]} of {size}, {where}{clock}, '
+        f'{settings["arch"]} {what}, batch {settings["batch"]} of {size}{how}, {where}{clock}, '
         f'{settings["rounds"]} rounds'
     )

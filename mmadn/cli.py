@@ -29,6 +29,35 @@ READ_BY_RUNNER = (
 )
 
 
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number from 1 on."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'{text!r}: give a whole number from 1 on')
+    return int(text)
+
+
+def check_device(text: str) -> str:
+    """Returns the name of a device as it is; raises ValueError if there is no such device here."""
+    name, _, index = text.partition(':')
+    known = text == 'cpu' or name == 'cuda' and (index.isdecimal() or text == 'cuda')
+    if not known:
+        raise InputError(f'device {text!r}: give cpu, cuda or cuda:N')
+    if name == 'cuda' and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f'device {text!r}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; '
+            'give a lower number or cpu, or install a build of torch that fits the driver'
+        )
+    return text
+
+
+def device(text: str) -> str:
+    """The type of an argument that names a device."""
+    try:
+        return check_device(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 BY_DEFAULT = 'by default the work_dir of the config, or work_dirs/<its name>'
 
 

@@ -1,10 +1,13 @@
 import argparse
+import math
 
 import torch
 from mmengine.logging import MMLogger
 
 import benchmarks
+from benchmarks.contests.providers import PROVIDERS
 from mmadn import cli
+from mmadn.evaluation.prediction import DTYPES
 from mmadn.evaluation.timing import CLOCKS
 
 
@@ -32,30 +35,18 @@ def add(kinds: argparse._SubParsersAction, name: str, contest: benchmarks.protoc
     parser = kinds.add_parser(name, **about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     option = parser.add_argument
     option('--arch', choices=benchmarks.NETWORKS, default='resnet50', help='contestants')
-    option('--rounds', type=positive, default=contest.rounds, help='each runs every contestant once')
-    option('--warmup', type=positive, default=3, help='rounds before these, not counted')
-    option('--batch', type=positive, default=contest.batch, help='images')
-    option('--shape', type=positive, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
-    option('--device', type=device, default='cpu', help='cpu, cuda or cuda:N')
-    option('--threads', type=positive, default=torch.get_num_threads(), help='of the operators')
+    option('--rounds', type=cli.positive, default=contest.rounds, help='each runs every contestant once')
+    option('--max-seconds', type=float, default=math.inf, help='ends the rounds in any case')
+    option('--warmup', type=cli.positive, default=3, help='rounds before these, not counted')
+    option('--batch', type=cli.positive, default=contest.batch, help='images')
+    option('--shape', type=cli.positive, nargs=3, default=[3, 224, 224], metavar=('C', 'H', 'W'))
+    option('--device', type=cli.device, default='cpu', help='cpu, cuda or cuda:N')
+    option('--dtype', choices=DTYPES, default='float32', help='the others by autocast')
+    option('--channels-last', action='store_true', help='lay out images and convolutions so')
+    option('--provider', choices=PROVIDERS, help="of onnxruntime; by default the device's own")
+    option('--threads', type=cli.positive, default=torch.get_num_threads(), help='of the operators')
     option('--clock', choices=CLOCKS, default='wall', help='cpu: processor time')
     option('--out', default='work_dirs/benchmark', help='folder of the JSON and the picture')
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f'{text!r}: give a whole number from 1 on')
-    return int(text)
-
-
-def device(text: str) -> str:
-    name, _, index = text.partition(':')
-    if name not in ('cpu', 'cuda') or not (index or '0').isdecimal():
-        raise argparse.ArgumentTypeError(f'{text!r}: give cpu, cuda or cuda:N')
-    if name == 'cuda' and int(index or 0) >= torch.cuda.device_count():
-        devices = torch.cuda.device_count()
-        raise argparse.ArgumentTypeError(f'{text!r}: torch sees {devices} CUDA devices here')
-    return text
 
 
 if __name__ == '__main__':

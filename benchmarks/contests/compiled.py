@@ -12,7 +12,8 @@ def compiled(settings: Settings) -> dict:
     """What torch.compile gains with adaptive depth, and what it gains with the stock network.
 
     The stock network is compiled whole, adaptive depth by `mmadn.deploy.compiling`; on a CPU both with
-    frozen weights. As in `inference`, every timed forward follows an untimed one at the same depth.
+    frozen weights, on a GPU both as CUDA graphs. As in `inference`, every timed forward follows an
+    untimed one at the same depth.
 
     Returns:
         As from `inference`, with `graphs` in addition: how many `deploy.compile` made, and how
@@ -24,14 +25,15 @@ def compiled(settings: Settings) -> dict:
     nets, fast = (classifiers(settings.arch, settings.device, share=True) for _ in range(2))
     for net in (*nets.values(), *fast.values()):
         net.eval()
-    x = torch.randn(settings.batch, *settings.shape, device=settings.device)
-    freezing = torch.device(settings.device).type == 'cpu'
+    x = settings.images()
+    freezing = settings.device == 'cpu'
+    options = {} if freezing else dict(mode='reduce-overhead')
     with torch.no_grad():
         with config.patch(freezing=freezing):
-            fast['full'].forward = torch.compile(fast['full'].forward, dynamic=False)
+            fast['full'].forward = torch.compile(fast['full'].forward, dynamic=False, **options)
             fast['full'](x)
         before = counters['stats']['unique_graphs']
-        compile(fast['adn'], x, freezing)
+        compile(fast['adn'], x, freezing, **options)
         made = counters['stats']['unique_graphs']
 
         def at(net, skip):

@@ -1,7 +1,6 @@
 from itertools import combinations
 
 import numpy as np
-import torch
 
 from mmadn.evaluation.flops import complexity
 
@@ -9,7 +8,7 @@ from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest
 
 
-@contest('forward pass', rounds=40, batch=1)
+@contest('forward pass', rounds=40, batch=1, takes=('dtype', 'channels_last'))
 def depths(settings: Settings) -> dict:
     """Latency of a forward pass at every depth, beside its FLOPs.
 
@@ -19,9 +18,9 @@ def depths(settings: Settings) -> dict:
         As from `inference`, with `gflops` of an image in addition. Of all pairs of depths, the one in which
         the depth of fewer FLOPs is slowest beside the other has a target.
     """
-    net = classifiers(settings.arch, settings.device)['adn']
+    net = classifiers(settings.arch, settings.device, memory_format=settings.memory_format)['adn']
     net.eval()
-    x = torch.randn(settings.batch, *settings.shape, device=settings.device)
+    x = settings.images()
     backbone = net.backbone
 
     def at(skip):
@@ -41,6 +40,6 @@ def depths(settings: Settings) -> dict:
         return [Ratio(shallow, (deep,), bound), Ratio(worst[0], worst[1:], 1.05)]
 
     contestants = [Contestant(skip, lambda: net(x), lambda skip=skip: at(skip)) for skip in names]
-    with torch.inference_mode():
+    with settings.inference():
         out = compete('depths', settings, contestants, ratios)
     return {**out, 'gflops': gflops}

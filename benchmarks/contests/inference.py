@@ -1,5 +1,3 @@
-import torch
-
 from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest
 
@@ -7,7 +5,7 @@ STOCK = 'stock network (-base: of the mandatory blocks only)'
 FIRST = 'first forward after a switch'
 
 
-@contest('forward pass', rounds=100, batch=1)
+@contest('forward pass', rounds=100, batch=1, takes=('dtype', 'channels_last'))
 def inference(settings: Settings) -> dict:
     """Latency of a forward pass: stock networks, steady depths, first forward after `set_skip`.
 
@@ -17,11 +15,11 @@ def inference(settings: Settings) -> dict:
     Returns:
         Settings, machine, times of all rounds, their summaries, ratios; see `compete`.
     """
-    nets = classifiers(settings.arch, settings.device, share=True)
+    nets = classifiers(settings.arch, settings.device, True, settings.memory_format)
     for net in nets.values():
         net.eval()
     full, short, adn = nets.values()
-    x = torch.randn(settings.batch, *settings.shape, device=settings.device)
+    x = settings.images()
     backbone = adn.backbone
 
     def at(skip):
@@ -43,5 +41,5 @@ def inference(settings: Settings) -> dict:
         Ratio(f'first {deep}', (f'ADN {deep}',), 1.05),
         Ratio(f'first {shallow}', (f'ADN {shallow}',), 1.05),
     ]
-    with torch.inference_mode():
+    with settings.inference():
         return compete('inference', settings, contestants, ratios)

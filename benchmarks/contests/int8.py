@@ -3,14 +3,13 @@ from pathlib import Path
 
 import torch
 
-from mmadn.errors import InputError
-
 from ..networks import classifiers
 from ..protocol import Ratio, Settings, compete, contest, with_target
 from .onnx import pair, vary
+from .providers import check_started, execution_provider
 
 
-@contest('files in eight bits', rounds=30, batch=1)
+@contest('files in eight bits', rounds=30, batch=1, takes=('provider',))
 def int8(settings: Settings) -> dict:
     """Latency in onnxruntime: files in eight bits against files in float, of all depths and of one.
 
@@ -21,13 +20,12 @@ def int8(settings: Settings) -> dict:
         As from `inference`, with `bytes`, the sizes of the files.
 
     Raises:
-        ValueError: The device is not the CPU.
+        ValueError: onnxruntime cannot compute so, see `execution_provider`.
     """
     from mmadn.deploy.onnx.export import export_onnx
     from mmadn.deploy.onnx.session import AdaptiveSession, open_session
 
-    if settings.device != 'cpu':
-        raise InputError(f'device={settings.device!r}: onnxruntime is measured on the CPU; give cpu')
+    provider = execution_provider(settings)
     model = classifiers(settings.arch)['adn'].eval()
     vary(model)
     shape, threads = tuple(settings.shape), torch.get_num_threads()
@@ -40,12 +38,13 @@ def int8(settings: Settings) -> dict:
         for kind, bits in {'float': None, 'int8': ranges}.items():
             export_onnx(model, path, shape, adaptive=True, int8=bits)
             sizes[f'adaptive {kind}'] = path.stat().st_size
-            adaptive = AdaptiveSession(path, threads=threads)
+            adaptive = AdaptiveSession(path, [provider], threads)
+            check_started(adaptive.session, provider[0])
             for skip in ends:
                 print(f'{kind} export of {skip}', flush=True)
                 export_onnx(model, path, shape, skip, int8=bits)
                 sizes[f'fixed {skip} {kind}'] = path.stat().st_size
-                fixed = open_session(path, threads=threads)
+                fixed = open_session(path, [provider], threads)
 
                 contestants += pair(adaptive, fixed, images, skip, f' {kind}')
     for skip in ends:

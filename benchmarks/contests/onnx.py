@@ -5,32 +5,32 @@ import numpy as np
 import torch
 
 from mmadn.depth import PathNorm, SkipAwareNorm
-from mmadn.errors import InputError
 from mmadn.evaluation.flops import complexity
 
 from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest, with_target
+from .providers import check_started, execution_provider
 
 
-@contest('adaptive ONNX file', rounds=30, batch=1)
+@contest('adaptive ONNX file', rounds=30, batch=1, takes=('provider',))
 def onnx(settings: Settings) -> dict:
     """Latency in onnxruntime: one file of all depths against a file for each depth.
 
     Every timed run follows an untimed one of the same file at the same depth. Threads do not spin
-    while they wait, or the sessions would disturb each other.
+    while they wait, or the sessions would disturb each other. On a GPU the images come from the memory of
+    the processor, and what is computed goes back there.
 
     Returns:
         As from `inference`, with `difference`, the largest one to torch of all depths in standard
         deviations of the logits, and `bytes`, the sizes of the files.
 
     Raises:
-        ValueError: The device is not the CPU.
+        ValueError: onnxruntime cannot compute so, see `execution_provider`.
     """
     from mmadn.deploy.onnx.export import export_onnx
     from mmadn.deploy.onnx.session import AdaptiveSession, open_session
 
-    if settings.device != 'cpu':
-        raise InputError(f'device={settings.device!r}: onnxruntime is measured on the CPU; give cpu')
+    provider = execution_provider(settings)
     model = classifiers(settings.arch)['adn'].eval()
     vary(model)
     backbone, shape = model.backbone, tuple(settings.shape)
@@ -42,13 +42,14 @@ def onnx(settings: Settings) -> dict:
         path = Path(folder) / 'adaptive.onnx'
         rows = export_onnx(model, path, shape, adaptive=True)
         sizes['adaptive'] = path.stat().st_size
-        adaptive = AdaptiveSession(path, threads=threads)
+        adaptive = AdaptiveSession(path, [provider], threads)
+        check_started(adaptive.session, provider[0])
         for number, skip in enumerate(skips):
             print(f'fixed export {number + 1} of {len(skips)}: {skip}', flush=True)
             path = Path(folder) / 'fixed.onnx'
             export_onnx(model, path, shape, skip)
             sizes[f'fixed {skip}'] = path.stat().st_size
-            fixed = open_session(path, threads=threads)
+            fixed = open_session(path, [provider], threads)
 
             contestants += pair(adaptive, fixed, images, skip)
     deep, shallow = skips[0], skips[-1]

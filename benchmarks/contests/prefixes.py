@@ -1,6 +1,7 @@
 import torch
 
 from mmadn.engine.shared_prefixes import shared_prefixes
+from mmadn.evaluation.prediction import precision
 
 from ..networks import classifiers
 from ..protocol import Contestant, Ratio, Settings, compete, contest
@@ -9,7 +10,7 @@ TARGETS = {'resnet50': 0.42, 'mobilenet_v2': 0.45}
 SEPARATE, SHARED = 'one run a depth', 'shared prefixes'
 
 
-@contest('evaluation at all depths', rounds=10, batch=8)
+@contest('evaluation at all depths', rounds=10, batch=8, takes=('dtype', 'channels_last'))
 def prefixes(settings: Settings) -> dict:
     """All sub-networks of one batch, with shared prefixes and without.
 
@@ -21,9 +22,9 @@ def prefixes(settings: Settings) -> dict:
     Raises:
         RuntimeError: The two do not agree bit by bit.
     """
-    net = classifiers(settings.arch, settings.device)['adn']
+    net = classifiers(settings.arch, settings.device, memory_format=settings.memory_format)['adn']
     net.eval()
-    x = torch.randn(settings.batch, *settings.shape, device=settings.device)
+    x = settings.images()
 
     def separate():
         outputs = []
@@ -41,7 +42,7 @@ def prefixes(settings: Settings) -> dict:
         Contestant(SEPARATE, separate, kind='every depth runs whole'),
         Contestant(SHARED, shared, kind='what depths have in common runs once'),
     ]
-    with torch.no_grad():
+    with precision(settings.device, settings.dtype):
         if not all(map(torch.equal, separate(), shared())):
             raise RuntimeError(f'{SHARED} and {SEPARATE} differ')
         return compete('prefixes', settings, contestants, [ratio])

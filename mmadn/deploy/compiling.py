@@ -87,10 +87,15 @@ def _check(model: nn.Module, images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or images.device != device:
         given = f'{tuple(images.shape)} on {images.device}' if isinstance(images, Tensor) else repr(images)
         raise InputError(f'images={given}: give preprocessed images of shape (N, 3, H, W) on {device}')
-    if 'isolate_recompiles' not in inspect.signature(torch.compile).parameters:
-        raise FailedError(
-            f'torch {torch.__version__} limits the graphs of all parts together; install torch 2.13'
-        )
+    if reason := unsupported():
+        raise FailedError(reason)
+
+
+def unsupported() -> str | None:
+    """Why this torch cannot compile all depths, or None if it can."""
+    if 'isolate_recompiles' in inspect.signature(torch.compile).parameters:
+        return None
+    return f'torch {torch.__version__} limits the graphs of all parts together; install torch 2.13'
 
 
 def _features_at(skip: str, model: nn.Module, images: Tensor) -> Any:

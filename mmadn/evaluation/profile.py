@@ -218,7 +218,7 @@ def write_profile(report: dict, out: str | Path, **about) -> dict:
     Returns:
         What `profile.json` holds: `about`, the machine and the report.
     """
-    out, report = Path(out), {**about, 'machine': machine(), **report}
+    out, report = Path(out), {**about, 'machine': machine(report['settings']['device']), **report}
     write_json(out / 'profile.json', report)
     lines = [markdown_table(profile_table(report['subnets'])), '', *remarks(report)]
     with replacing(out / 'profile.md') as path:

@@ -183,22 +183,27 @@ def flops_unit(gflops: Iterable[float]) -> tuple[float, str]:
     return (1.0, 'GFLOPs') if max(gflops) >= 0.1 else (1e3, 'MFLOPs')
 
 
-def machine() -> dict:
-    """The processor, the cores and threads in use, its governor, and the versions of what computes."""
+def machine(device: str = 'cuda') -> dict:
+    """The processor, the cores and threads in use, its governor, and the versions of what computes.
+
+    Args:
+        device: Which GPU is named, if there are several, such as cuda:1; without a number the current one.
+    """
     import torch
 
+    gpu = device if device.startswith('cuda') else None
     cpuinfo = Path('/proc/cpuinfo')
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     governor = Path('/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor')
     versions = {name: import_module(name).__version__ for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain')}
-    versions |= {name: sys.modules[name].__version__ for name in ('mmdet',) if name in sys.modules}
+    versions |= {name: sys.modules[name].__version__ for name in ('mmdet',) if sys.modules.get(name)}
     return {
         'cpu': models[0] if models else platform.processor() or platform.machine(),
         'cores': available_cores(),
         'threads': torch.get_num_threads(),
         'governor': governor.read_text().strip() if governor.exists() else None,
-        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'gpu': torch.cuda.get_device_name(gpu) if torch.cuda.is_available() else None,
         'cuda': torch.version.cuda,
         'python': platform.python_version(),
         **versions,

@@ -4,7 +4,9 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +18,11 @@ from benchmarks.contests.depths import depths
 from benchmarks.contests.inference import inference
 from benchmarks.contests.int8 import int8
 from benchmarks.contests.prefixes import prefixes
+from benchmarks.contests.providers import check_started
 from benchmarks.contests.train import train
-from benchmarks.networks import classifiers
+from benchmarks.networks import TINY, classifiers
 from benchmarks.protocol import Gain, with_target
+from benchmarks.tables import title
 from mmadn.depth import SkipAwareNorm
 from mmadn.evaluation.memory import peak_memory
 from mmadn.evaluation.timing import summary
@@ -156,6 +160,10 @@ def test_contestants_of_a_training_share_nothing(tiny):
 
 
 STOCK = {  # the backbones of the stock networks, whole and of the mandatory blocks alone
+    'tiny': (
+        dict(type='ResNet', **TINY),
+        dict(type='mmadn.ShortResNet', blocks=(1, 1), **TINY),
+    ),
     'resnet50': (
         dict(type='ResNet', depth=50),
         dict(type='mmadn.ShortResNet', depth=50, blocks=(2, 2, 3, 2)),
@@ -358,14 +366,83 @@ def test_tool_says_what_it_takes(arguments, error, monkeypatch, capsys):
     assert end.value.code == 2 and error in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_int8_compares_files_in_eight_bits_and_in_float(tiny):
+@pytest.mark.parametrize('contest', [inference, depths, prefixes, train])
+def test_contests_in_half_the_precision_with_channels_last(contest, tiny, monkeypatch, tmp_path):
+    seen = []
+
+    def spy(module, args):
+        seen.append((torch.get_autocast_dtype('cpu'), torch.is_autocast_enabled('cpu')))
+        assert args[0].is_contiguous(memory_format=torch.channels_last)
+
+    def spied(*args, **kwargs):
+        nets = classifiers(*args, **kwargs)
+        for net in nets.values():
+            net.backbone.register_forward_pre_hook(spy)
+            weights = [p for p in net.parameters() if p.ndim == 4]
+            assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+        return nets
+
+    monkeypatch.setattr(sys.modules[contest.__module__], 'classifiers', spied)
+    out = contest(replace(tiny, dtype='bfloat16', channels_last=True))
+    assert (torch.bfloat16, True) in seen
+    benchmark.save(out, tmp_path)
+    assert 'bfloat16 autocast, channels last' in title(out)
+
+
+@pytest.mark.parametrize(
+    'contest, settings, error',
+    [
+        (
+            'onnx',
+            dict(dtype='bfloat16'),
+            'onnx cannot use it; .* depths, inference, prefixes, train',
+        ),
+        ('compiled', dict(channels_last=True), 'channels_last=True: the contest compiled cannot use it'),
+        (
+            'train',
+            dict(provider='cpu'),
+            "provider='cpu': the contest train cannot use it",
+        ),
+        ('train', dict(dtype='float16'), "dtype='float16': .* give bfloat16"),
+        ('onnx', dict(provider='cuda'), "provider='cuda' on device='cpu': give cpu"),
+        ('int8', dict(device='cuda'), "provider='cuda': onnxruntime .* install onnxruntime-gpu"),
+    ],
+)
+def test_contests_refuse_what_they_cannot_use(contest, settings, error, tiny, monkeypatch):
+    if contest in ('onnx', 'int8'):
+        onnxruntime = pytest.importorskip('onnxruntime')
+        monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
+    with pytest.raises(ValueError, match=error):
+        benchmark.CONTESTS[contest].run(replace(tiny, **settings))
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ValueError, match="dtype='int4': give one of"):
+        benchmark.Settings(dtype='int4')
+
+
+def test_onnxruntime_without_its_provider_is_refused():
+    session = SimpleNamespace(get_providers=lambda: ['CPUExecutionProvider'])
+    check_started(session, 'CPUExecutionProvider')
+    with pytest.raises(RuntimeError, match='CUDAExecutionProvider did not start'):
+        check_started(session, 'CUDAExecutionProvider')
+
+
+def test_seconds_end_the_rounds_after_the_first(tiny):
+    settings = replace(tiny, rounds=50, max_seconds=0.0)
+    out = protocol.compete('inference', settings, [benchmark.Contestant('a', lambda: None)], [])
+    assert out['settings']['rounds'] == 1 and len(out['times_ms']['a']) == 1
+    assert json.loads(json.dumps(out))['settings']['max_seconds'] == 0
+
+
+def test_int8_compares_files_in_eight_bits_and_in_float():
     pytest.importorskip('onnxruntime')
-    out = int8(tiny)
+    out = int8(benchmark.Settings('tiny', rounds=2, warmup=1, batch=2, shape=(3, 32, 32)))
     assert {name: r['target'] for name, r in out['ratios'].items()} == {
-        'adaptive FFFF int8 / adaptive FFFF float': 1 / 2.8,
-        'adaptive FFFF int8 / fixed FFFF int8': 1.05,
-        'adaptive TTTT int8 / adaptive TTTT float': 1 / 2.8,
-        'adaptive TTTT int8 / fixed TTTT int8': 1.05,
+        'adaptive FF int8 / adaptive FF float': 1 / 2.8,
+        'adaptive FF int8 / fixed FF int8': 1.05,
+        'adaptive TT int8 / adaptive TT float': 1 / 2.8,
+        'adaptive TT int8 / fixed TT int8': 1.05,
         'size, adaptive int8 / adaptive float': 0.30,
     }
     assert out['bytes']['adaptive int8'] < out['bytes']['adaptive float']
