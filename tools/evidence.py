@@ -1,37 +1,20 @@
 import argparse
 import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import mmadn  # noqa: F401  first, for torchvision
 from mmadn import cli
 from mmadn.errors import FailedError
+from mmadn.utils.parts import Part
 from mmadn.utils.report import machine, print_table, writable, write_json
 from projects.paper.studies.letters import ADAPTIVE, BASE, FULL
 from projects.paper.study import default_jobs, folder_name
 
 CHECKPOINT = 'iter_3600.pth'  # the last one of the long trainings
 REPORT = 'subnets.json'  # of every training, and written last
-
-
-@dataclass(frozen=True)
-class Part:
-    """A command of this project that makes a part of the evidence.
-
-    Args:
-        name: Of the folder of its results.
-        command: The tool in tools/, and its arguments.
-        needs: What it reads of the trainings.
-    """
-
-    name: str
-    command: Sequence[object]
-    needs: Sequence[Path] = ()
 
 
 def main() -> None:
@@ -64,7 +47,7 @@ def main() -> None:
 def study(args: argparse.Namespace) -> Part:
     budget = [] if args.budget is None else ['--budget', args.budget]
     options = ['--work-dir', f'{args.work_dir}/letters', '--jobs', args.jobs, '--seeds', *args.seeds, *budget]
-    return Part('letters', ['study.py', 'letters', *options])
+    return Part('letters', ['tools/study.py', 'letters', *options])
 
 
 def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
@@ -78,17 +61,20 @@ def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
     def pareto(name: str, title: str, series: dict[str, Sequence[str]]) -> Part:
         paths = {label: files(REPORT, *runs) for label, runs in series.items()}
         arguments = [f'{label}={",".join(map(str, found))}' for label, found in paths.items()]
-        command = ['analysis/pareto.py', '--title', title, *arguments]
+        command = ['tools/analysis/pareto.py', '--title', title, *arguments]
         return Part(name, command, [path for found in paths.values() for path in found])
 
     adaptive, plain = files(CHECKPOINT, 'adaptive, long'), files(CHECKPOINT, 'individual, full, long')
     letters = [f'data/letters/test/{letter}/0000.png' for letter in 'AKR']
     configs = ['--adaptive', ADAPTIVE, '--full', FULL, '--base', BASE]
     return [
-        Part('table2', ['analysis/epoch_cost.py', *configs, *'--threads 1 --clock cpu --rounds 20'.split()]),
+        Part(
+            'table2',
+            ['tools/analysis/epoch_cost.py', *configs, *'--threads 1 --clock cpu --rounds 20'.split()],
+        ),
         Part(
             'fig3',
-            ['analysis/residuals.py', ADAPTIVE, *adaptive, '--against', *plain],
+            ['tools/analysis/residuals.py', ADAPTIVE, *adaptive, '--against', *plain],
             [*adaptive, *plain],
         ),
         pareto(
@@ -119,7 +105,7 @@ def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
             'Mandatory blocks of ViT',
             {'mandatory 2,2,2,2': ['ViT'], 'mandatory 1,1,1,1': ['ViT, mandatory 1,1,1,1']},
         ),
-        Part('fig5', ['analysis/curves.py', adaptive[0].parent], files(REPORT, 'adaptive, long')[:1]),
+        Part('fig5', ['tools/analysis/curves.py', adaptive[0].parent], files(REPORT, 'adaptive, long')[:1]),
         pareto(
             'fig6b',
             'Mandatory blocks of ResNet50',
@@ -129,7 +115,7 @@ def analyses(seeds: Sequence[int], work_dir: str) -> list[Part]:
                 'mandatory 2,3,4,2': ['mandatory 2,3,4,2'],
             },
         ),
-        Part('fig8', ['analysis/cam.py', ADAPTIVE, adaptive[0], *letters], adaptive[:1]),
+        Part('fig8', ['tools/analysis/cam.py', ADAPTIVE, adaptive[0], *letters], adaptive[:1]),
     ]
 
 
@@ -139,16 +125,15 @@ def run(part: Part, out: str | None = None) -> dict:
     Args:
         out: The folder in which the part's results get theirs; by default where the tool writes them.
     """
-    options = [] if out is None else ['--out', f'{out}/{part.name}']
-    command = [f'tools/{part.command[0]}', *map(str, part.command[1:]), *options]
-    line = shlex.join(['python', *command])
-    print(f'\n{line}', flush=True)
+    if out is not None:
+        part = replace(part, command=[*part.command, '--out', f'{out}/{part.name}'])
+    print(f'\n{part.line}', flush=True)
     missing = next((path for path in part.needs if not path.exists()), None)
     if missing:
         print(f'left out, as the trainings are not all done: {missing} is missing', flush=True)
-    elif subprocess.run([sys.executable, *command]).returncode:
-        raise FailedError(f'{part.name} failed: {line}')
-    return {'part': part.name, 'done': 'no' if missing else 'yes', 'command': line}
+    elif part.run():
+        raise FailedError(f'{part.name} failed: {part.line}')
+    return {'part': part.name, 'done': 'no' if missing else 'yes', 'command': part.line}
 
 
 if __name__ == '__main__':

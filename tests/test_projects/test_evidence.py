@@ -24,9 +24,9 @@ def evidence():
 def test_commands_are_of_this_project_and_read_what_the_studies_write(evidence):
     seeds = set()
     for part in evidence.analyses([0, 2], WORK):
-        assert (ROOT / 'tools' / part.command[0]).exists()
+        assert (ROOT / part.command[0]).exists()
         for config in (word for word in map(str, part.command) if word.endswith('.py') and '/' in word):
-            assert (ROOT / config).exists() or (ROOT / 'tools' / config).exists()
+            assert (ROOT / config).exists()
         for path in part.needs:
             name, run, seed, file = path.relative_to(WORK).parts
             assert run in {folder_name(run) for run in STUDIES[name].runs}
@@ -49,7 +49,7 @@ def test_the_checkpoint_is_the_last_one_of_the_long_trainings(evidence):
 
 
 def test_what_lacks_its_trainings_is_left_out(evidence, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evidence.subprocess, 'run', lambda *args: pytest.fail('must not run'))
+    monkeypatch.setattr(evidence.Part, 'run', lambda part: pytest.fail('must not run'))
     for part in evidence.analyses([0], str(tmp_path)):
         if part.name != 'table2':  # which needs none
             assert evidence.run(part)['done'] == 'no'
@@ -58,11 +58,11 @@ def test_what_lacks_its_trainings_is_left_out(evidence, tmp_path, monkeypatch, c
 
 def test_a_command_runs_where_its_trainings_are_done(evidence, tmp_path, capfd):
     (tmp_path / 'subnets.json').write_text('{}')
-    part = evidence.Part('fig5', ['analysis/curves.py', tmp_path], [tmp_path / 'subnets.json'])
+    part = evidence.Part('fig5', ['tools/analysis/curves.py', tmp_path], [tmp_path / 'subnets.json'])
     with pytest.raises(RuntimeError, match='fig5 failed: python tools/analysis/curves.py'):
         evidence.run(part)
     assert 'error: ' in capfd.readouterr().err  # the tool's own: there is no log
-    row = evidence.run(evidence.Part('help', ['analysis/curves.py', '--help']))
+    row = evidence.run(evidence.Part('help', ['tools/analysis/curves.py', '--help']))
     assert row == {'part': 'help', 'done': 'yes', 'command': 'python tools/analysis/curves.py --help'}
 
 
