@@ -1,6 +1,9 @@
+import argparse
 import importlib.util
 import json
 import logging
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,8 @@ import torch
 from mmengine.registry import DefaultScope
 
 import mmadn  # noqa: F401  first, for torchvision
+from mmadn.cli import check_device
+from mmadn.errors import InputError
 
 torch.set_num_threads(1)  # the networks here are tiny: threads only wait for each other
 logging.disable(logging.INFO)  # mmengine logs a page for each model that it initialises
@@ -18,12 +23,59 @@ PUBLISHED = ROOT / 'tests' / 'data' / 'published'
 GOLDEN = sorted(path.stem for path in PUBLISHED.glob('*.json') if 'step' not in path.stem)
 
 
+def pytest_addoption(parser):
+    parser.addoption('--device', default='cpu', help='of tests/test_device.py: cpu, cuda or cuda:N')
+
+
+@pytest.fixture(scope='session')
+def device(request):
+    """The device to test on."""
+    return check_device(request.config.getoption('--device'))
+
+
+def pytest_configure(config):
+    try:
+        check_device(config.getoption('--device'))
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 @pytest.fixture(autouse=True)
 def _deterministic():
     """No test sees what another one left: neither random numbers nor mmengine's default scope."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
+
+
+class Parsed(Exception):
+    """Ends a tool as soon as it has understood its arguments."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """`parse(tool, arguments)` lets a tool read its arguments, runs nothing else, and returns its parser."""
+    parse_args, known = argparse.ArgumentParser.parse_args, {}
+
+    def stop(parser, args=None, namespace=None):
+        if len(sys.argv) > 1:
+            parse_args(parser, args, namespace)
+        raise Parsed(parser)
+
+    def run(tool, arguments=()):
+        monkeypatch.setattr(sys, 'argv', [tool.name, *arguments])
+        monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+        monkeypatch.setattr(sys, 'path', [str(tool.parent), *sys.path])
+        known.setdefault(tool, runpy.run_path(str(tool))['main'])
+        with pytest.raises(Parsed) as parsed:
+            known[tool]()
+        return parsed.value.parser
+
+    return run
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """What the manual says exists: commands, files and links. `make docs` builds it, which takes minutes."""
 
-import argparse
 import ast
 import re
 import runpy
 import shlex
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -30,36 +28,6 @@ def relative(path: Path) -> str:
 each_page = pytest.mark.parametrize('page', PAGES, ids=relative)
 
 TOOL = re.compile(r'(?:python )?tools/([\w/]+)\.py|mmadn ([a-z][\w-]+)')
-
-
-class Parsed(Exception):
-    """Ends a tool as soon as it has understood its arguments."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        super().__init__()
-        self.parser = parser
-
-
-@pytest.fixture
-def parse(monkeypatch):
-    """`parse(tool, arguments)` lets a tool read its arguments, runs nothing else, and returns its parser."""
-    parse_args, known = argparse.ArgumentParser.parse_args, {}
-
-    def stop(parser, args=None, namespace=None):
-        if len(sys.argv) > 1:
-            parse_args(parser, args, namespace)
-        raise Parsed(parser)
-
-    def run(tool, arguments=()):
-        monkeypatch.setattr(sys, 'argv', [tool.name, *arguments])
-        monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
-        monkeypatch.setattr(sys, 'path', [str(tool.parent), *sys.path])
-        known.setdefault(tool, runpy.run_path(str(tool))['main'])
-        with pytest.raises(Parsed) as parsed:
-            known[tool]()
-        return parsed.value.parser
-
-    return run
 
 
 def tool_of(command: str) -> Path | None:
