@@ -1,8 +1,9 @@
 # Everything runs in the project's own .venv, which each target makes and keeps up to date as far as it needs.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+PYTEST = $(shell grep '^pytest==' requirements-full.txt)
 
-.PHONY: help setup setup-demo test demo demo-det evidence zoo lint clean
+.PHONY: help setup setup-demo test demo demo-det evidence report zoo lint clean
 
 help:
 	@echo 'make setup     set up .venv with mmcv'"'"'s operators, which detectors need, compiled once'
@@ -12,6 +13,8 @@ help:
 	@echo 'make demo-det  train a detector at all depths on drawn shapes'
 	@echo 'make evidence  the small-scale study of the paper, three seeds: over an hour on two cores, resumable,'
 	@echo '               BUDGET=10 stops beginning trainings after ten minutes'
+	@echo 'make report    measure what each depth costs on this machine, into docs/benchmarks/: 15 minutes, resumable;'
+	@echo '               DEVICE=cuda is its GPU, ONLY="train profile" runs these parts again, SMALL=1 tries it out'
 	@echo 'make zoo       hold one config of every folder of mmdet, mmsegmentation and mmrotate to stock, for'
 	@echo '               docs/zoo.md: about half an hour on one core, resumable; ONLY=mmdet/atss takes one folder'
 	@echo 'make docs      build the manual into docs/_build/html and run its tutorials (Python 3.11 or 3.12)'
@@ -41,6 +44,13 @@ docs: setup .venv/docs-packages
 
 .venv/docs-packages: setup.py | setup
 	$(VENV_PYTHON) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[docs]'
+	@touch $@
+
+report: setup-demo .venv/report-packages
+	$(VENV_PYTHON) tools/report_device.py --device $(or $(DEVICE),cpu) $(if $(ONLY),--only $(ONLY)) $(if $(SMALL),--small)
+
+.venv/report-packages: setup.py | setup-demo
+	$(VENV_PYTHON) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[export]' '$(PYTEST)'
 	@touch $@
 
 zoo: setup
