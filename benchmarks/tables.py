@@ -10,6 +10,7 @@ from mmadn.utils.report import (
     ORANGE,
     SKY,
     cells,
+    digits,
     drawing,
     flops_unit,
     legend_above,
@@ -137,7 +138,7 @@ def _note(out: dict, name: str) -> str:
         for label, ratio in out['ratios'].items()
         if label.split(' / ')[0].removeprefix('speed-up of ') == name
     ]
-    first = ',  '.join([f'{out["medians_ms"][name]["median"]:.1f} ms', *ratios[:1]])
+    first = ',  '.join([f'{digits(out["medians_ms"][name]["median"])} ms', *ratios[:1]])
     note = ',\n'.join([first, *ratios[1:]])
     return note + (f'\npeak memory {out["memory_mib"][name]:.0f} MiB' if 'memory_mib' in out else '')
 

@@ -73,7 +73,7 @@ def test_a_report_goes_on_where_it_failed(parts, tmp_path):
 
     assert again(only=['inference', 'profile'])
     page = (tmp_path / 'README.md').read_text()
-    assert 'ADN FFFF / stock' in page and '| TTTT |' in page and str(ROOT) not in page
+    assert 'ADN FF / stock' in page and '| TT |' in page and str(ROOT) not in page
     for picture in ('inference/inference.png', 'profile/profile.png'):
         assert f']({picture})' in page and (tmp_path / picture).exists()
     assert told == [
@@ -97,7 +97,7 @@ def test_a_report_goes_on_where_it_failed(parts, tmp_path):
     }
     assert 'stopped after' in records['train']['why'] and records['inference']['state'] == 'done'
     page = (tmp_path / 'README.md').read_text()
-    assert '| depths | failed |' in page and 'ADN FFFF / stock' in page
+    assert '| depths | failed |' in page and 'ADN FF / stock' in page
 
     assert again(minutes=0)  # the rest is left for the next run, which is no failure
     records = json.loads((tmp_path / 'report.json').read_text())['parts']
@@ -105,7 +105,7 @@ def test_a_report_goes_on_where_it_failed(parts, tmp_path):
     parts.ran.clear()
     parts.instead['inference'] = fails
     assert not again(only=['inference'])
-    assert parts.ran == ['inference'] and 'ADN FFFF / stock' not in (tmp_path / 'README.md').read_text()
+    assert parts.ran == ['inference'] and 'ADN FF / stock' not in (tmp_path / 'README.md').read_text()
 
 
 def test_tests_that_fail_are_named(parts, tmp_path):
