@@ -150,9 +150,10 @@ def title(out: dict) -> str:
     where = computer['gpu'] if on_gpu else f'{computer["cpu"]}, threads: {computer["threads"]}'
     clock = '' if settings['clock'] == 'wall' else ', processor time'
     what, size = CONTESTS[out['benchmark']].what, 'x'.join(map(str, settings['shape']))
-    how = '' if settings['dtype'] == 'float32' else f', {settings["dtype"]} autocast'
-    how += ', channels last' if settings['channels_last'] else ''
-    how += f', {settings["provider"]}' if settings['provider'] else ''
+    dtype = settings.get('dtype', 'float32')  # older results do not have these
+    how = '' if dtype == 'float32' else f', {dtype} autocast'
+    how += ', channels last' if settings.get('channels_last') else ''
+    how += f', {settings["provider"]}' if settings.get('provider') else ''
     return (
         f'{settings["arch"]} {what}, batch {settings["batch"]} of {size}{how}, {where}{clock}, '
         f'{settings["rounds"]} rounds'
