@@ -16,11 +16,11 @@ import torch
 from mmadn.deploy.compiling import unsupported
 from mmadn.errors import InputError
 from mmadn.evaluation.profile import profile_table, remarks
-from mmadn.utils.parts import Part
 from mmadn.utils.report import machine, markdown_table, replacing, writable, write_json
 
 from .contests.providers import PROVIDERS
 from .networks import CONFIGS, TINY
+from .parts import Part
 from .tables import ratio_table, title
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import mmadn  # noqa: F401  first, for torchvision
+from benchmarks.parts import Part
 from mmadn import cli
 from mmadn.errors import FailedError
-from mmadn.utils.parts import Part
 from mmadn.utils.report import machine, print_table, writable, write_json
 from projects.paper.studies.letters import ADAPTIVE, BASE, FULL
 from projects.paper.study import default_jobs, folder_name
