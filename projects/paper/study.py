@@ -156,7 +156,12 @@ def run_study(
             pool.shutdown(cancel_futures=True)
             raise
     return [
-        {'run': name, 'seed': seed, **{key: row[key] for key in ('skip', 'gflops', *study.metrics)}}
+        {
+            'run': name,
+            'seed': seed,
+            'skip': '' if study.runs[name].alone else row['skip'],
+            **{key: row[key] for key in ('gflops', *study.metrics)},
+        }
         for (name, seed), future in futures.items()
         for row in future.result() or ()
     ]

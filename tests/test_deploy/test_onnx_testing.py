@@ -8,9 +8,11 @@ import toy
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
+from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
-from mmadn.deploy import export_onnx  # noqa: E402
+from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
+from mmadn.deploy.onnx.pasting import stretch  # noqa: E402
 from mmadn.deploy.onnx.testing import ExportedFile  # noqa: E402
 
 SMALL = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,), base_channels=4)
@@ -61,6 +63,41 @@ def test_a_segmentor(tmp_path):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     with file.predicting(model), pytest.raises(ValueError, match='has the depth TTFF alone; leave --skips'):
         model.test_step(data)
+
+
+def test_a_session_gives_the_labels_that_mmseg_gives(tmp_path):
+    pytest.importorskip('mmseg')
+    import segmentors
+    from mmseg.apis import inference_model
+
+    model = segmentors.build().eval()
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(96, 64), keep_ratio=True),
+        dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs'),
+    ]
+    metainfo = dict(classes=list('abcd'))
+    cfg = Config(dict(default_scope='mmseg', model=segmentors.config(), test_pipeline=steps))
+    cfg.test_dataloader = dict(dataset=dict(type='BaseSegDataset', pipeline=steps, metainfo=metainfo))
+    model.cfg, model.dataset_meta = cfg, metainfo
+    export_onnx(model, tmp_path / 'net.onnx', (3, 64, 96), adaptive=True, cfg=cfg)
+    session = AdaptiveSession(tmp_path / 'net.onnx')
+    image = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    image[:40, :60] //= 4
+    for skip in ('FFFF', 'TTFF'):
+        found = session(image, skip)
+        with model.backbone.skipping(skip):
+            expected = inference_model(model, image).pred_sem_seg.data[0].numpy()
+        assert found['names'] == list('abcd') and found['labels'].shape == (80, 120)
+        assert len(np.unique(expected)) > 1 and (found['labels'] == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize('size', [(5, 9), (40, 30), (13, 7)])
+def test_maps_are_resized_as_torch_does_it(size):
+    maps = torch.randn(2, 13, 7, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(maps[None], size=size, mode='bilinear')[0]
+    np.testing.assert_allclose(stretch(maps.numpy(), *size), expected.numpy(), atol=1e-5)
 
 
 def test_feature_maps_of_a_segmentor(tmp_path):

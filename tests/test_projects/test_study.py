@@ -1,9 +1,10 @@
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from mmadn.evaluation.subnets import is_adaptive
 from mmadn.utils.cores import available_cores
@@ -51,6 +52,26 @@ def commands(monkeypatch, tmp_path):
 
     monkeypatch.setattr(study, '_command', command)
     return ran
+
+
+def test_an_adaptive_network_is_trained_and_tested_at_one_depth_alone(commands, tmp_path):
+    config = 'configs/demo/rtmdet_adn_shapes.py'
+    small = replace(SMALL, runs={'all': Run(config), 'TTF': Run(config, alone='TTF')}, skips=None)
+    rows = run_study(small, [0], tmp_path, jobs=1)
+    train, test = [command for command in commands if str(tmp_path / 'TTF') in str(command)]
+    cfg = Config.fromfile(config)
+    options = train[train.index('--cfg-options') + 1 :]
+    cfg.merge_from_dict(vars(_options(options))['cfg_options'])
+    assert cfg.model.backbone.skip == 'TTF' and cfg.model.backbone.fixed is True
+    assert cfg.custom_hooks == [] and cfg.val_cfg.skips == ['TTF']
+    assert test[test.index('--skips') + 1 :] == ('TTF',)
+    assert [row['skip'] for row in rows if row['run'] == 'TTF'] == ['']  # as any individual network
+
+
+def _options(given):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('cfg_options', nargs='+', action=DictAction)
+    return parser.parse_args(given)
 
 
 def test_every_run_is_trained_with_every_seed_once(commands, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Puts the masks of detections into the image. Needs numpy alone."""
+"""Puts the masks of detections, or the logits of pixels, into the image. Needs numpy alone."""
 
 import numpy as np
 
@@ -23,6 +23,14 @@ def paste_masks(
         columns, across = _stretched(mask.shape[1], x1, x2, width)
         pixels[rows, columns] = down @ mask @ across.T >= threshold
     return pasted
+
+
+def stretch(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps of shape (C, h, w), bilinearly resized to (C, height, width) as torch does it."""
+    _, down = _stretched(maps.shape[1], 0, height, height)
+    _, across = _stretched(maps.shape[2], 0, width, width)
+    # Beyond the outermost centres a map goes on as it ends.
+    return (down / down.sum(1, keepdims=True)) @ maps @ (across / across.sum(1, keepdims=True)).T
 
 
 def _stretched(size: int, begin: float, end: float, limit: int) -> tuple[slice, np.ndarray]:

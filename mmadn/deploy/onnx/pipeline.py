@@ -9,11 +9,12 @@ from mmpretrain.models.heads import ClsHead
 from torch import nn
 
 from ...utils.quiet_imports import import_quietly
+from .tracing import is_segmentor
 
-LIBRARIES = ('mmcv', 'mmdet', 'mmpretrain')  # whose classes of a name do the same to an image
+LIBRARIES = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg')  # whose classes of a name do the same to an image
 # What does not change an image, and what a session does by itself.
-PASSED = ('LoadAnnotations', 'PackInputs', 'PackDetInputs')
-PREPROCESSORS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'ImgDataPreprocessor')
+PASSED = ('LoadAnnotations', 'PackInputs', 'PackDetInputs', 'PackSegInputs')
+PREPROCESSORS = ('ClsDataPreprocessor', 'DetDataPreprocessor', 'ImgDataPreprocessor', 'SegDataPreProcessor')
 RESIZES = (('cv2', 'bilinear'), ('pillow', 'bilinear'), ('pillow', 'bicubic'))
 
 
@@ -44,8 +45,10 @@ def describe_preprocessing(cfg: Config | None, model: nn.Module) -> dict:
 
 
 def describe_outputs(model: nn.Module) -> dict:
-    """`probabilities` and `mask_threshold`, where a model has them."""
+    """`probabilities`, `mask_threshold` and `pixels`, where a model has them."""
     about, head = {}, getattr(model, 'head', None)
+    if is_segmentor(model) and not model.align_corners and model.out_channels > 1:
+        about['pixels'] = 'argmax'  # of logits that are resized to the image
     if isinstance(head, ClsHead) and type(head)._get_predictions is ClsHead._get_predictions:
         about['probabilities'] = 'softmax'
     settings = (getattr(model, 'test_cfg', None) or {}).get('rcnn') or {}
@@ -126,4 +129,10 @@ def _batching(model: nn.Module) -> dict:
     name = type(preprocessor).__name__
     if name not in PREPROCESSORS:
         raise _Unknown(f'its model has a data preprocessor that a session does not know, {name}')
-    return {'pad_size_divisor': max(preprocessor.pad_size_divisor, 1), 'pad_value': preprocessor.pad_value}
+    divisor = preprocessor.pad_size_divisor
+    if name == 'SegDataPreProcessor':  # it pads otherwise in tests than in training
+        settings = preprocessor.test_cfg or {}
+        if settings.get('size'):
+            raise _Unknown(f'its data preprocessor pads images to a size, {settings}')
+        divisor = settings.get('size_divisor') or 1
+    return {'pad_size_divisor': max(divisor, 1), 'pad_value': preprocessor.pad_value}

@@ -15,7 +15,7 @@ from ...depth_names import DepthNames, Skip
 from ...errors import InputError, MissingPackageError
 from ...evaluation.table import join, read_report
 from ...evaluation.timing import interleaved
-from .pasting import paste_masks
+from .pasting import paste_masks, stretch
 from .preprocessing import preprocess, read_image
 
 try:
@@ -82,7 +82,8 @@ class AdaptiveSession(DepthNames):
             Of an image, or a list with that of each: `labels` and `scores`, best first; and `names`, the
             classes of the labels, None where the file does not know them. A classifier gives all its classes.
             A detector gives what it found, with `bboxes`, corners x1 y1 x2 y2 in pixels of the image, float32
-            of shape (n, 4), and one with masks `masks`, bools of shape (n, H, W).
+            of shape (n, 4), and one with masks `masks`, bools of shape (n, H, W). A segmentor gives the
+            `labels` of all pixels, of shape (H, W), and `names` are all its classes.
 
         Raises:
             OSError: There is no such file.
@@ -92,7 +93,12 @@ class AdaptiveSession(DepthNames):
         if not isinstance(images, (list, tuple)):
             return self([images], skip, score_thr)[0]
         self.parse_skip(skip)
-        results = {'logits': self._classes, 'detections': self._detections}.get(self.about.get('output'))
+        kinds = {
+            'logits': self._classes,
+            'detections': self._detections,
+            'logits of pixels': self._pixels,
+        }
+        results = kinds.get(self.about.get('output'))
         if results is None:
             outputs = self.about.get('output', 'not described in it')
             raise InputError(
@@ -184,9 +190,17 @@ class AdaptiveSession(DepthNames):
             labels = np.argsort(-scores, kind='stable')
             yield {'labels': labels, 'scores': scores[labels], 'names': self._names(labels)}
 
+    def _pixels(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
+        if self.about.get('pixels') != 'argmax':
+            raise InputError('this file does not say how logits become labels: run() gives the logits')
+        batch, sizes, _ = preprocess(pictures, self.about, self._fixed_size())
+        found = self.run(batch, skip, score_thr=score_thr)
+        for picture, logits, (height, width) in zip(pictures, found, sizes, strict=True):
+            labels = stretch(logits[:, :height, :width], *picture.shape[:2]).argmax(0)
+            yield {'labels': labels, 'names': self.about.get('classes')}
+
     def _detections(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
-        fixed = [size if isinstance(size, int) else 0 for size in self.inputs['images'].shape[2:]]
-        batch, sizes, factors = preprocess(pictures, self.about, fixed)
+        batch, sizes, factors = preprocess(pictures, self.about, self._fixed_size())
         outputs = self.run(batch, skip, sizes, score_thr)
         names = [output.name for output in self.session.get_outputs()]
         if 'masks' in names and 'mask_threshold' not in self.about:
@@ -203,6 +217,10 @@ class AdaptiveSession(DepthNames):
                     found['masks'][is_one], bboxes, *picture.shape[:2], self.about['mask_threshold']
                 )
             yield result
+
+    def _fixed_size(self) -> list[int]:
+        """Height and width that images have at least, 0 where they are free."""
+        return [size if isinstance(size, int) else 0 for size in self.inputs['images'].shape[2:]]
 
     def _names(self, labels: np.ndarray) -> list[str] | None:
         classes = self.about.get('classes')
@@ -272,7 +290,7 @@ def describe(session: onnxruntime.InferenceSession) -> dict:
         `mmadn`, the version that wrote it; `skip`, a fixed depth or 'adaptive'; `flags`, how many there are;
         `output`, what the outputs are; and where they are known `mean`, `std` and `to_rgb`, `preprocess` with
         the other steps from an image to the input (or `no_preprocess`, why they are not), `classes`,
-        `probabilities`, which function gives them, and `mask_threshold`.
+        `probabilities`, which function gives them, `mask_threshold`, and `pixels`, how logits give labels.
 
     Raises:
         ValueError: What it says is not as mmadn writes it.
