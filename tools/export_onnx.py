@@ -11,7 +11,8 @@ from mmadn.utils.report import print_table
 def main() -> None:
     parser = argparse.ArgumentParser(
         description='Write a network as ONNX, compared with torch. Of a classifier the output is its logits, '
-        'before softmax. A detector is written whole, from images to boxes, labels and masks.'
+        'before softmax. A detector is written whole, from images to boxes, labels and masks, and a '
+        'segmentor whole, to the logits of all pixels.'
     )
     option = parser.add_argument
     option('config', type=cli.config_path, help='path, or packaged name, of the config')
@@ -28,7 +29,9 @@ def main() -> None:
         help='of an image; by default what the config tests with',
     )
     option(
-        '--features', action='store_true', help='of a detector, the feature maps of backbone and neck alone'
+        '--features',
+        action='store_true',
+        help='of a detector or segmentor, the feature maps of backbone and neck alone',
     )
     option('--fixed-size', action='store_true', help='height and width are those of --shape and no others')
     option(
@@ -38,7 +41,7 @@ def main() -> None:
         const=256,
         metavar='IMAGES',
         help="compute in eight bits, whose ranges so many images of the config's training data give, 32 or "
-        'more and 256 by default; of a detector with --features',
+        'more and 256 by default; the heads of a detector stay in float',
     )
     option('--opset', type=int, help="of ONNX; by default torch's choice")
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
@@ -71,6 +74,8 @@ def main() -> None:
         print(f'A session takes normalised images alone for this file: {about["no_preprocess"]}.')
     if 'int8' in about:
         print(f'The ranges are those of {about["int8"]} images.')
+        if about['output'] == 'detections':
+            print('Detections are compared with what mmdet makes of the feature maps in eight bits.')
     if about['output'] == 'feature maps':
         print('These are the feature maps of backbone and neck; heads are not in the file.')
 

@@ -143,7 +143,8 @@ class Viewer:
         if 'pred_sem_seg' in sample:
             labels, pixels = sample.pred_sem_seg.data.unique(return_counts=True)
             found = sorted(zip(pixels.tolist(), labels.tolist(), strict=True), reverse=True)
-            return ', '.join(f'{self._name(label)} {n / sum(pixels):.0%}' for n, label in found)
+            shares = [(self._name(label), n / sum(pixels.tolist())) for n, label in found]
+            return ', '.join(f'{name} {share:.0%}' for name, share in shares if share >= 0.005)
         labels = Counter(self._found(sample).labels.tolist()).most_common()
         names = ', '.join(f'{count} {self._name(label)}' for label, count in labels)
         return f'found: {names}' if names else 'nothing found'
@@ -243,16 +244,16 @@ class Viewer:
         return drawing.get_image()
 
     def _painted(self, picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The picture in the colours of a segmentor's classes, each with its name on its largest region."""
+        """The picture in the colours of a segmentor's classes, with a name where each has most room."""
         labels = mmcv.imresize(labels, picture.shape[1::-1], interpolation='nearest')
-        painted = (picture * 0.4 + self._palette[labels % len(self._palette)] * 0.6).astype(np.uint8)
+        painted = (picture * 0.5 + self._palette[labels % len(self._palette)] * 0.5).astype(np.uint8)
         names, places = [], []
         for label in np.unique(labels):
-            _, _, stats, centres = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
-            region = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
-            if stats[region, cv2.CC_STAT_AREA] > 0.005 * labels.size:  # room for a name
+            inside = np.pad((labels == label).astype(np.uint8), 1)
+            depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+            if depth.max() > 0.4 * _font_size(picture):  # room for a name
                 names.append(self._name(label))
-                places.append(centres[region])
+                places.append(np.unravel_index(depth.argmax(), depth.shape)[::-1])
         drawing, number = Visualizer(image=painted), len(names)
         box = dict(facecolor='black', alpha=0.7, pad=1, edgecolor='none')
         size = int(0.72 * _font_size(picture))

@@ -83,8 +83,10 @@ def default_shape(cfg: Config) -> tuple:
     """Channels, height and width of the images that a config tests with.
 
     Of a detector that resizes COCO's images to 1333x800 at most, 800x1280, at which their GFLOPs are stated.
-    Without test data, 224x224 for a classifier.
+    Without test data, 224x224 for a classifier. Of a segmentor, the crops that it is trained on.
     """
+    if crop := 'decode_head' in cfg.model and cfg.model.get('data_preprocessor', {}).get('size'):
+        return (3, *crop)
     loader = cfg.get('test_dataloader') or {}
     pipeline = loader.get('dataset', {}).get('pipeline', [])
     sizes = [step.get('crop_size') or step.get('scale') for step in pipeline]

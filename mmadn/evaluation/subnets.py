@@ -53,8 +53,10 @@ def evaluate_subnets(cfg: Config, checkpoint: str, skips='all') -> list[dict]:
     adaptive = skips != 'all' or is_adaptive(cfg)
     cfg.test_cfg = subnet_test_cfg(cfg, skips) if adaptive else dict(fp16=_uses_fp16(cfg))
     runner = quiet_runner(cfg)
-    check_loops(runner, ['test'])
     model = unwrap(runner.model)
+    if file:
+        file.check(model)
+    check_loops(runner, ['test'])
     if not file:
         load_weights(runner, checkpoint)
     with file.predicting(model) if file else nullcontext():

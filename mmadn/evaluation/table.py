@@ -11,14 +11,15 @@ from .columns import COLUMNS, LABELS
 
 
 def metrics_of(rows: list[dict]) -> list[str]:
-    """The names of the metrics that all rows have, in the order of the first."""
-    return [
+    """The names of the metrics that all rows have, in the order of the first, but mIoU before all others."""
+    names = [
         name
         for name in rows[0]
         if name != 'skip'
         and name not in COLUMNS
         and all(isinstance(row.get(name), Real) and not math.isnan(row[name]) for row in rows)
     ]
+    return sorted(names, key=lambda name: name != 'mIoU')
 
 
 def axis_label(metric: str) -> str:

@@ -90,8 +90,8 @@ def compare_quantised(
 
     Returns:
         For each depth `skip`; `lost`, the root of the mean squared difference over the standard deviation of
-        an output, the largest of several; and of a classifier `same`, the percentage of images with the same
-        most probable class.
+        an output, the largest of several; and of a classifier or segmentor `same`, the percentage of images
+        or pixels with the same most probable class.
 
     Raises:
         RuntimeError: What a file computes is not finite, or nothing is left of an output.
@@ -109,8 +109,9 @@ def compare_quantised(
                 wide = right.astype(np.float64)
                 sums = np.array([wide.size, wide.sum(), (wide**2).sum(), ((wide - found) ** 2).sum()])
                 totals[name] = totals.get(name, 0) + sums
-                if name == 'logits':
-                    same.extend(right.argmax(1) == found.argmax(1))
+                if name in ('logits', 'seg_logits'):
+                    agree = right.argmax(1) == found.argmax(1)
+                    same.extend(agree.reshape(len(agree), -1).mean(1))
         row = {'skip': skip, 'lost': 0.0}
         for name, (size, total, squares, wrong) in totals.items():
             spread = max(squares / size - (total / size) ** 2, 1e-60) ** 0.5

@@ -81,7 +81,8 @@ def export_onnx(
         cfg: The config of the model. From the pipeline of its test data the file learns how an
             `AdaptiveSession` preprocesses images.
         int8: Batches of images as the network gets them, of shape (N, 3, H, W), 32 images or more. With them
-            the file computes in eight bits, but for the heads of a detector, which stay in float.
+            the file computes in eight bits, but for the heads of a detector, which stay in float. For a file
+            of one size they are resized to it.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
@@ -107,7 +108,7 @@ def export_onnx(
     if dynamic is None:
         dynamic = not hasattr(model.backbone, 'patch_resolution') and (features or not is_segmentor(model))
     whole = _is_detector(model) and not features
-    batches = None if int8 is None else check_batches(int8)
+    batches = None if int8 is None else check_batches(int8, None if dynamic else shape[1:])
     if whole:  # mmdet is needed by detectors alone
         from .detections import compare_detections
         from .whole import append_heads, check_detector, trace_heads

@@ -56,9 +56,10 @@ def join(traces: Mapping[str, Trace], follows: Sequence[bool]) -> ModelProto:
         branches = {**branches, **_branches(trace, letters, names, branches)}
     _place_weights(outer, branches.values())
 
-    nodes, kept = [], {node.name for node in outer.node}
+    # By their outputs, because not all nodes have names.
+    nodes, kept = [], {name for node in outer.node for name in node.output}
     for node in graph.node:
-        if node.name in kept:
+        if kept & set(node.output):
             nodes.append(node)
         for end in stage_of.keys() & set(node.output):
             i = stage_of[end]

@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.utils import Extractor
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from .joining import Trace
@@ -27,8 +27,11 @@ FEWEST = 32  # images
 QUANTISED = '_QuantizeLinear_Output'  # how onnxruntime ends the name of a tensor in eight bits
 
 
-def check_batches(batches: Iterable[Tensor]) -> list[np.ndarray]:
+def check_batches(batches: Iterable[Tensor], size: Sequence[int] | None) -> list[np.ndarray]:
     """Images that give ranges, as arrays.
+
+    Args:
+        size: Height and width, if a file takes no others; images of other sizes are resized.
 
     Raises:
         ValueError: They are no batches of images, or too few.
@@ -38,7 +41,10 @@ def check_batches(batches: Iterable[Tensor]) -> list[np.ndarray]:
         if not isinstance(batch, Tensor) or batch.ndim != 4 or batch.shape[1] != 3:
             given = tuple(batch.shape) if hasattr(batch, 'shape') else type(batch).__name__
             raise InputError(f'int8: {given} is no batch of images of shape (N, 3, H, W)')
-        found.append(batch.float().numpy(force=True))
+        batch = batch.float()
+        if size is not None and batch.shape[2:] != tuple(size):
+            batch = nn.functional.interpolate(batch, tuple(size), mode='bilinear')
+        found.append(batch.numpy(force=True))
     if (number := sum(map(len, found))) < FEWEST:
         raise InputError(
             f'int8: {number} images are too few for the ranges of eight bits; give {FEWEST} or more'
@@ -128,7 +134,10 @@ def _quantised(trace: Trace, batches: Sequence[np.ndarray], ranges: Mapping[int,
         exported, folded, quantised = (Path(folder) / f'{name}.onnx' for name in ('a', 'b', 'c'))
         onnx.save(_with_borders(trace), exported)
         quant_pre_process(exported, folded, skip_symbolic_shape=True)
-        kept = {name for node in onnx.load(folded).graph.node for name in node.output}
+        float_model = onnx.load(folded)
+        _end_names(float_model)
+        onnx.save(float_model, folded)
+        kept = {name for node in float_model.graph.node for name in node.output}
         quantize_static(
             folded,
             quantised,
@@ -149,6 +158,19 @@ def _quantised(trace: Trace, batches: Sequence[np.ndarray], ranges: Mapping[int,
     model.graph.output.extend(value for value in values if value.name in outputs)
     model.graph.value_info.extend(_cut(value, cuts[value.name]) for value in values if value.name in cuts)
     return Trace(model, [(cuts[begin], cuts[end]) for begin, end in trace.stages])
+
+
+def _end_names(model: ModelProto) -> None:
+    """Ends the name of each weight with a dot.
+
+    onnxruntime numbers the copies of a bias that several nodes share: `val_7` becomes `val_777`, which may be
+    the name of another tensor.
+    """
+    for weight in model.graph.initializer:
+        weight.name += '.'
+    ended = {weight.name[:-1]: weight.name for weight in model.graph.initializer}
+    for node in model.graph.node:
+        node.input[:] = [ended.get(name, name) for name in node.input]
 
 
 def _cut(value: ValueInfoProto, name: str) -> ValueInfoProto:

@@ -193,14 +193,14 @@ class AdaptiveSession(DepthNames):
     def _pixels(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         if self.about.get('pixels') != 'argmax':
             raise InputError('this file does not say how logits become labels: run() gives the logits')
-        batch, sizes, _ = preprocess(pictures, self.about, self._fixed_size())
+        batch, sizes, _ = self._preprocessed(pictures)
         found = self.run(batch, skip, score_thr=score_thr)
         for picture, logits, (height, width) in zip(pictures, found, sizes, strict=True):
             labels = stretch(logits[:, :height, :width], *picture.shape[:2]).argmax(0)
             yield {'labels': labels, 'names': self.about.get('classes')}
 
     def _detections(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
-        batch, sizes, factors = preprocess(pictures, self.about, self._fixed_size())
+        batch, sizes, factors = self._preprocessed(pictures)
         outputs = self.run(batch, skip, sizes, score_thr)
         names = [output.name for output in self.session.get_outputs()]
         if 'masks' in names and 'mask_threshold' not in self.about:
@@ -218,9 +218,16 @@ class AdaptiveSession(DepthNames):
                 )
             yield result
 
-    def _fixed_size(self) -> list[int]:
-        """Height and width that images have at least, 0 where they are free."""
-        return [size if isinstance(size, int) else 0 for size in self.inputs['images'].shape[2:]]
+    def _preprocessed(self, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `preprocess` gives, padded to the size of the file if it takes one alone."""
+        fixed = [size if isinstance(size, int) else 0 for size in self.inputs['images'].shape[2:]]
+        batch, *others = preprocess(pictures, self.about, fixed)
+        if any(size and size != side for size, side in zip(fixed, batch.shape[2:], strict=True)):
+            raise InputError(
+                f'this file takes images of {fixed[0]}x{fixed[1]} alone, and the preprocessing of its config '
+                f'gives {batch.shape[2]}x{batch.shape[3]}: resize them, or export it with --shape'
+            )
+        return batch, *others
 
     def _names(self, labels: np.ndarray) -> list[str] | None:
         classes = self.about.get('classes')

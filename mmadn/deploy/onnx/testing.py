@@ -42,13 +42,8 @@ class ExportedFile:
         own = self.about.get('skip')
         return [own] if skips == 'all' and own not in (None, 'adaptive') else skips
 
-    @contextmanager
-    def predicting(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the model predicts by the file, at the model's depth.
-
-        Raises:
-            ValueError: The file is not one of such a model, or the model predicted without it.
-        """
+    def check(self, model: nn.Module) -> None:
+        """Raises ValueError if the file is not one of such a model."""
         depth = next((m for m in model.modules() if isinstance(m, SwitchableDepth)), None)
         flags = depth and depth.num_skippable_stages
         if self.about.get('flags') != flags:
@@ -56,7 +51,20 @@ class ExportedFile:
                 f'{self.path} has {self.about.get("flags") or "no"} flags of depth, and the model of the '
                 f'config has {flags or "none"}; give the config that it was exported with'
             )
-        name, forward = FORWARDS[self.about['output']]
+        if not hasattr(model, FORWARDS[self.about['output']][0]):
+            raise InputError(
+                f'{self.path} gives {self.about["output"]}, and the config has a {type(model).__name__}: '
+                'give the config that it was exported with'
+            )
+
+    @contextmanager
+    def predicting(self, model: nn.Module) -> Iterator[None]:
+        """Within the block the model predicts by the file, at the model's depth.
+
+        Raises:
+            ValueError: The model predicted without it.
+        """
+        _, name, forward = FORWARDS[self.about['output']]
         self.ran = False
         with patch.object(model, name, forward(self, model)):
             yield
@@ -115,9 +123,9 @@ def _segments(file: ExportedFile, model: nn.Module) -> Callable:
     return lambda inputs, batch_img_metas: file.run(model, inputs)[0]
 
 
-# By what a file gives: the method of a model that it takes the place of, and what makes it.
+# By what a file gives: what such models alone have, the method that it takes the place of, and what makes it.
 FORWARDS = {
-    'logits': ('predict', _classes),
-    'detections': ('predict', _detections),
-    'logits of pixels': ('encode_decode', _segments),
+    'logits': ('head', 'predict', _classes),
+    'detections': ('add_pred_to_datasample', 'predict', _detections),
+    'logits of pixels': ('encode_decode', 'encode_decode', _segments),
 }
