@@ -118,5 +118,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
     file = ExportedFile(path)
     with pytest.raises(ValueError, match='has 2 flags of depth, and the model of the config has 4'):
         file.check(toy.build())
+    other = torch.nn.Module()
+    other.backbone = classifier().backbone
+    with pytest.raises(ValueError, match='gives logits, and the config has a Module: give the config'):
+        file.check(other)
     with pytest.raises(ValueError, match=r'cannot take images of shape \(1, 3, 40, 40\) .*; export it for'):
         file.run(classifier(), torch.from_numpy(np.zeros((1, 3, 40, 40), np.float32)))

@@ -34,7 +34,7 @@ class ExportedFile:
         if self.about.get('output') not in FORWARDS:
             raise InputError(
                 f'{path} gives {self.about.get("output", "what it does not say")}, which no metric takes; '
-                f'export a whole network'
+                'export a whole network'
             )
 
     def depths(self, skips: Sequence[str] | str) -> Sequence[str] | str:
@@ -107,7 +107,8 @@ def _detections(file: ExportedFile, model: nn.Module) -> Callable:
         for sample, *found in zip(data_samples, *file.run(model, inputs, sizes=sizes), strict=True):
             there = found[1] >= 0
             dets, labels, *masks = (values[there] for values in found)
-            boxes = dets[:, :4] / dets.new_tensor(sample.scale_factor).repeat(2)
+            factor = dets.new_tensor(sample.get('scale_factor', (1.0, 1.0)))
+            boxes = dets[:, :4] / factor.repeat(2)
             result = InstanceData(bboxes=boxes, scores=dets[:, 4], labels=labels)
             if masks:
                 arrays = [values.numpy(force=True) for values in (*masks, boxes)]
