@@ -1,11 +1,10 @@
 import torch
-from mmengine.runner import Runner
 from rich.progress import track
 
 from mmadn import cli
 from mmadn.checkpoint.files import load_model, read_checkpoint
 from mmadn.datasets.checks import check_data
-from mmadn.engine.calibration import calibrate, calibration_loader, check_number
+from mmadn.engine.calibration import calibrate, check_number, training_images
 from mmadn.utils.report import replacing
 
 
@@ -25,8 +24,7 @@ def main():
         cfg = cli.load_config(args)
         check_data(cfg, ('train',))
         model = load_model(cfg, args.checkpoint, args.device)
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        batches = track(calibration_loader(loader, args.images), 'Calibrating')
+        batches = track(training_images(cfg, args.images), 'Calibrating')
         images = calibrate(model, batches)
         if not images:
             print('The backbone has no batch norms, or frozen ones: nothing to calibrate, nothing written.')

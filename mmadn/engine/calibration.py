@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -84,6 +86,12 @@ def calibration_loader(loader: DataLoader, images: int) -> DataLoader:
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
     )
+
+
+def training_images(cfg: Config, images: int) -> DataLoader:
+    """A `calibration_loader` of so many images of a config's training data."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        return calibration_loader(Runner.build_dataloader(cfg.train_dataloader, seed=0), images)
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Statistics of norms by the path that leads to them."""
 
 import copy
+import json
 import pickle
 
 import pytest
 import torch
 import toy
 from backbones import CASES, equal, randomize
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 from torch.utils.data import DataLoader
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 from mmadn import CalibrationHook, calibrate
 from mmadn.deploy import extract, fuse
 from mmadn.depth import PathNorm
-from mmadn.engine.calibration import calibration_depths, calibration_loader
+from mmadn.engine.calibration import calibration_depths, calibration_loader, training_images
 from mmadn.engine.shared_prefixes import shared_prefixes
 
 CONVOLUTIONAL = ('resnet50', 'resnet50vd', 'mobilenet_v2')
@@ -241,6 +243,24 @@ def test_the_hook_calibrates_before_validation_and_checkpoint(tmp_path, by_epoch
 def test_the_hook_refuses_too_few_images():
     with pytest.raises(ValueError, match='8 images are too few to calibrate norms with: give 32 or more'):
         CalibrationHook(num_images=8)
+
+
+def test_the_training_data_may_be_those_of_a_detector(tmp_path):
+    pytest.importorskip('mmdet')
+    images = [dict(id=i, file_name=f'{i}.png', height=8, width=8) for i in range(3)]
+    (tmp_path / 'train.json').write_text(json.dumps(dict(images=images, annotations=[], categories=[])))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='train.json',
+        data_prefix=dict(img='img'),
+        metainfo=dict(classes=('a',)),
+        pipeline=[],
+    )
+    sampler = dict(type='DefaultSampler', shuffle=True)
+    loader = dict(batch_size=2, num_workers=0, sampler=sampler, dataset=dataset)
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
+    assert len(training_images(cfg, 2).dataset) == 3 and len(training_images(cfg, 2)) == 1
 
 
 def test_the_loader_of_a_training_goes_on_undisturbed():

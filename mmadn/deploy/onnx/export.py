@@ -10,14 +10,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ...checkpoint.files import load_model
 from ...depth import PathNorm, SwitchableDepth, adaptive_backbone, depth_of, unwrap
 from ...depth_names import Skip
-from ...engine.calibration import calibration_depths, calibration_loader
+from ...engine.calibration import calibration_depths, training_images
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
 from ...evaluation.flops import default_shape
 from ...utils.report import cells, replacing
@@ -161,8 +159,7 @@ def export_file(
     if int8 is not None:
         if not cfg.get('train_dataloader'):
             raise InputError('int8: the config has no train_dataloader, whose images give the ranges')
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-            loader = calibration_loader(Runner.build_dataloader(cfg.train_dataloader, seed=0), int8)
+        loader = training_images(cfg, int8)
         kwargs['int8'] = (model.data_preprocessor(batch, False)['inputs'] for batch in loader)
     return export_onnx(model, path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
