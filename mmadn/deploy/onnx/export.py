@@ -286,7 +286,7 @@ def _write_description(
 
 
 @contextmanager
-def _for_export(model: nn.Module, features: bool) -> Iterator[None]:
+def _for_export(model: nn.Module, features: bool = False) -> Iterator[None]:
     """Eval mode and no gradients within the block; after it each module is in its own mode again.
 
     For feature maps a segmentor has no head there.
