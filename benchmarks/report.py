@@ -149,7 +149,7 @@ def make(
         device, arch, small, out: See `device_parts`.
         only: The names of the parts to run, also if their results are there.
         minutes: After these no part is begun, and the one that runs is stopped. So is one that takes more
-            than a third of them.
+            than half of them.
         tell: Takes a line when a part begins and ends.
 
     Returns:
@@ -171,7 +171,7 @@ def make(
         if there and not only and report['parts'].get(part.name, {}).get('state') == 'done':
             tell(f'{part.name}: is there')
             continue
-        record = attempt(part, out / part.name, min(20 * minutes, end - time.monotonic()), tell)
+        record = attempt(part, out / part.name, min(30 * minutes, end - time.monotonic()), tell)
         states.append(record['state'])
         report['parts'][part.name] = record
         write_json(out / 'report.json', report)

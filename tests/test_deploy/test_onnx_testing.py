@@ -106,7 +106,7 @@ def test_feature_maps_of_a_segmentor(tmp_path):
 
     model = segmentors.build()
     head = model.decode_head
-    export_onnx(model, tmp_path / 'net.onnx', (3, 64, 64), skip='TTTT', features=True)
+    export_onnx(model, tmp_path / 'net.onnx', (3, 64, 64), skip='TTTT', dynamic=False, features=True)
     assert model.decode_head is head
     with pytest.raises(ValueError, match='gives feature maps, which no metric takes; export a whole network'):
         ExportedFile(tmp_path / 'net.onnx')
