@@ -91,7 +91,7 @@ def device_parts(device: str, arch: str, small: bool, out: str | Path) -> list[D
     parts.append(contest('compiled', 'compiled', lacks=unsupported()))
     for provider in PROVIDERS if cuda else ['cpu']:
         # Of a device that is given twice the last one counts.
-        options = ['--device', 'cpu'] if provider == 'cpu' else ['--provider', provider]
+        options = ['--device', 'cpu'] * cuda if provider == 'cpu' else ['--provider', provider]
         for kind in ('onnx', 'int8'):
             parts.append(contest(f'{kind}_{provider}', kind, *options, lacks=lacks_provider(provider)))
     return parts

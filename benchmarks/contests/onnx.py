@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from mmadn.depth import PathNorm, SkipAwareNorm
+from mmadn.engine.calibration import calibration_depths
 from mmadn.evaluation.flops import complexity
 
 from ..networks import classifiers
@@ -14,11 +15,12 @@ from .providers import check_started, execution_provider
 
 @contest('adaptive ONNX file', rounds=30, batch=1, takes=('provider',))
 def onnx(settings: Settings) -> dict:
-    """Latency in onnxruntime: one file of all depths against a file for each depth.
+    """Latency in onnxruntime: one file of all depths against files of one.
 
-    Every timed run follows an untimed one of the same file at the same depth. Threads do not spin
-    while they wait, or the sessions would disturb each other. On a GPU the images come from the memory of
-    the processor, and what is computed goes back there.
+    There are files of those depths that show all that an adaptive file can choose from. Every timed run
+    follows an untimed one of the same file at the same depth. Threads do not spin while they wait, or the
+    sessions would disturb each other. On a GPU the images come from the memory of the processor, and what is
+    computed goes back there.
 
     Returns:
         As from `inference`, with `difference`, the largest one to torch of all depths in standard
@@ -34,7 +36,7 @@ def onnx(settings: Settings) -> dict:
     model = classifiers(settings.arch)['adn'].eval()
     vary(model)
     backbone, shape = model.backbone, tuple(settings.shape)
-    skips = backbone.subnets()
+    skips, fixed_depths = backbone.subnets(), calibration_depths(backbone)
     images = torch.randn(settings.batch, *shape).numpy()
     threads = torch.get_num_threads()
     sizes, contestants = {}, []
@@ -44,8 +46,11 @@ def onnx(settings: Settings) -> dict:
         sizes['adaptive'] = path.stat().st_size
         adaptive = AdaptiveSession(path, [provider], threads)
         check_started(adaptive.session, provider[0])
-        for number, skip in enumerate(skips):
-            print(f'fixed export {number + 1} of {len(skips)}: {skip}', flush=True)
+        for skip in skips:
+            if skip not in fixed_depths:
+                contestants.append(of_adaptive(adaptive, images, skip))
+                continue
+            print(f'fixed export of {skip}', flush=True)
             path = Path(folder) / 'fixed.onnx'
             export_onnx(model, path, shape, skip)
             sizes[f'fixed {skip}'] = path.stat().st_size
@@ -58,7 +63,7 @@ def onnx(settings: Settings) -> dict:
         with backbone.skipping(skip):
             gflops[skip] = complexity(model, torch.zeros(1, *shape))['gflops']
     ratios = [
-        *(Ratio(f'adaptive {skip}', (f'fixed {skip}',), 1.05) for skip in skips),
+        *(Ratio(f'adaptive {skip}', (f'fixed {skip}',), 1.05) for skip in fixed_depths),
         Ratio(f'adaptive {shallow}', (f'adaptive {deep}',), 1.08 * gflops[shallow] / gflops[deep]),
     ]
     out = compete('onnx', settings, contestants, ratios)
@@ -69,18 +74,24 @@ def onnx(settings: Settings) -> dict:
     return out
 
 
-def pair(adaptive, fixed, images: np.ndarray, skip: str, kind: str = '') -> list[Contestant]:
-    """The session of a file of all depths, at one of them, and that of the file of this depth alone."""
+def of_adaptive(adaptive, images: np.ndarray, skip: str, kind: str = '') -> Contestant:
+    """The session of a file of all depths, at one of them."""
 
-    def run_adaptive():
+    def run():
         return adaptive.run(images, skip)
 
-    def run_fixed():
+    return Contestant(f'adaptive {skip}{kind}', run, run)
+
+
+def pair(adaptive, fixed, images: np.ndarray, skip: str, kind: str = '') -> list[Contestant]:
+    """The same, and the session of the file of this depth alone."""
+
+    def run():
         return fixed.run(None, {'images': images})
 
     return [
-        Contestant(f'fixed {skip}{kind}', run_fixed, run_fixed, 'a file of this depth alone'),
-        Contestant(f'adaptive {skip}{kind}', run_adaptive, run_adaptive),
+        Contestant(f'fixed {skip}{kind}', run, run, 'a file of this depth alone'),
+        of_adaptive(adaptive, images, skip, kind),
     ]
 
 

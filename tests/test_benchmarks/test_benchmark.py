@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from benchmarks import protocol
 from benchmarks.contests.depths import depths
 from benchmarks.contests.inference import inference
 from benchmarks.contests.int8 import int8
+from benchmarks.contests.onnx import onnx
 from benchmarks.contests.prefixes import prefixes
 from benchmarks.contests.providers import check_started
 from benchmarks.contests.train import train
@@ -435,8 +437,33 @@ def test_seconds_end_the_rounds_after_the_first(tiny):
     assert json.loads(json.dumps(out))['settings']['max_seconds'] == 0
 
 
-def test_int8_compares_files_in_eight_bits_and_in_float():
+@pytest.fixture
+def exports(monkeypatch):
+    """Exports that take no time: their files compute a mean, and those in eight bits are smaller."""
+    onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
+    from mmadn.deploy.onnx import export
+
+    def write(model, path, shape, skip=None, adaptive=False, int8=None):
+        number = [model.backbone.num_skippable_stages]
+        flags = [onnx.helper.make_tensor_value_info('skip', onnx.TensorProto.BOOL, number)]
+        tensors = [
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes)
+            for name, sizes in (('images', [None, *shape]), ('logits', [None] * 4))
+        ]
+        mean = onnx.helper.make_node('GlobalAveragePool', ['images'], ['logits'])
+        weight = onnx.numpy_helper.from_array(torch.zeros(100 if int8 else 1000).numpy(), 'weight')
+        graph = onnx.helper.make_graph(
+            [mean], 'net', tensors[:1] + flags * adaptive, tensors[1:], initializer=[weight]
+        )
+        opset = [onnx.helper.make_opsetid('', 18)]
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+        return [{'relative': 1e-6}]
+
+    monkeypatch.setattr(export, 'export_onnx', create_autospec(export.export_onnx, side_effect=write))
+
+
+def test_int8_compares_files_in_eight_bits_and_in_float(exports):
     out = int8(benchmark.Settings('tiny', rounds=2, warmup=1, batch=2, shape=(3, 32, 32)))
     assert {name: r['target'] for name, r in out['ratios'].items()} == {
         'adaptive FF int8 / adaptive FF float': 1 / 2.8,
@@ -446,3 +473,16 @@ def test_int8_compares_files_in_eight_bits_and_in_float():
         'size, adaptive int8 / adaptive float': 0.30,
     }
     assert out['bytes']['adaptive int8'] < out['bytes']['adaptive float']
+
+
+def test_onnx_compares_a_file_of_all_depths_with_files_of_one(exports, tiny):
+    out = onnx(tiny)
+    deep, *_, shallow = depths = classifiers('tiny')['adn'].backbone.subnets()
+    fixed = ['FFFF', 'TTTT', 'TFTF', 'FTFT']
+    assert {*out['medians_ms']} == {*(f'adaptive {s}' for s in depths), *(f'fixed {s}' for s in fixed)}
+    assert [*out['ratios']] == [
+        *(f'adaptive {skip} / fixed {skip}' for skip in fixed),
+        f'adaptive {shallow} / adaptive {deep}',
+        f'size, adaptive / fixed {deep}',
+    ]
+    assert out['difference'] == 1e-6
