@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 onnx = pytest.importorskip('onnx')
-pytest.importorskip('onnxruntime')
+onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcv.ops')
 
 import detectors  # noqa: E402
@@ -31,7 +31,7 @@ from mmadn.deploy.onnx.testing import ExportedFile  # noqa: E402
 SHAPE = 3, 64, 96
 
 
-def build(name, **test_cfg):
+def build(name, change=None, **test_cfg):
     """A detector of configs/demo, made as small as can be, that finds things in noise."""
     cfg = detectors.config(
         name, depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1)
@@ -44,6 +44,8 @@ def build(name, **test_cfg):
         if part in cfg.get('roi_head', ()):
             cfg.roi_head[part].update(featmap_strides=[4, 8], finest_scale=14)
     (cfg.test_cfg.get('rcnn') or cfg.test_cfg).update(test_cfg)
+    if change:
+        change(cfg)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg)
@@ -68,15 +70,17 @@ def mask_rcnn(tmp_path_factory):
 def detected(model, images, sizes, score_thr=None):
     """What mmdet's own `predict` gives."""
     head = getattr(model, 'roi_head', None) or model.bbox_head
-    usual = head.test_cfg.score_thr
-    head.test_cfg.score_thr = usual if score_thr is None else score_thr
-    meta = [dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)) for size in sizes]
+    usual = copy.copy(head.test_cfg)
+    if score_thr is not None:
+        head.test_cfg.score_thr = score_thr
+    meta = dict(scale_factor=(1.0, 1.0), batch_input_shape=tuple(images.shape[2:]))
+    meta = [dict(img_shape=size, ori_shape=size, **meta) for size in sizes]
     try:
         with torch.no_grad():
             samples = [DetDataSample(metainfo=each) for each in meta]
             return [found.pred_instances for found in model.predict(images, samples, rescale=False)]
     finally:
-        head.test_cfg.score_thr = usual
+        head.test_cfg = usual
 
 
 def run(path, images, sizes, **inputs):
@@ -160,20 +164,32 @@ def test_a_file_predicts_in_place_of_a_detector(mask_rcnn):
         assert got.masks.shape == right.masks.shape and (got.masks != right.masks).float().mean() < 1e-3
 
 
-def test_eight_bits_with_heads_in_float(tmp_path):
-    model, path = build('retinanet'), tmp_path / 'a.onnx'
-    generator = torch.Generator().manual_seed(3)
+def test_eight_bits_with_heads_in_float_of_which_a_tower_has_a_depth_too(tmp_path):
+    parts = dict(bbox_head=dict(residual_stages=['cls_convs']))
+    model = build('retinanet', lambda cfg: cfg.update(type='mmadn.ADNRetinaNet', parts=parts))
+    vary(model)
+    path, generator = tmp_path / 'a.onnx', torch.Generator().manual_seed(3)
     images = [torch.randn(16, 3, *size, generator=generator) for size in [(64, 96), (32, 64)]]
     rows = export_onnx(model, path, SHAPE, adaptive=True, int8=images)
-    assert [row['skip'] for row in rows] == model.backbone.subnets()
+    assert [row['skip'] for row in rows] == model.subnets() and len(rows) == 8
     assert all(0 < row['lost'] < 0.2 and row['detections'] >= 10 and not row['missing'] for row in rows)
-    assert describe(open_session(path))['int8'] == 32
+    session = AdaptiveSession(path)
+    assert session.about['int8'] == 32 and session.about['parts'] == {'backbone': 2, 'bbox_head': 1}
+    found = {skip: session.run(images[0], skip)[0] for skip in session.subnets()}
+    assert len({dets.tobytes() for dets in found.values()}) == 8
     file = onnx.load(path)
     (scan,) = (node for node in file.graph.node if node.op_type == 'Scan')
-    heads = onnx.helper.get_node_attr_value(scan, 'body')
-    assert 'Conv' in {node.op_type for node in heads.node}
-    assert 'QuantizeLinear' not in {node.op_type for node in heads.node}
+    heads = {node.op_type for node in nodes(onnx.helper.get_node_attr_value(scan, 'body'))}
+    assert 'Conv' in heads and 'QuantizeLinear' not in heads
     assert 'QuantizeLinear' in {node.op_type for node in file.graph.node}
+
+
+def nodes(graph):
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField('g'):
+                yield from nodes(attribute.g)
 
 
 def test_one_depth_and_one_size_with_suppression_across_classes(tmp_path):
@@ -213,8 +229,9 @@ def changed(path, folder, name, change):
         ('conv_logits.bias', lambda bias: bias + np.float32(2), 'masks .* would differ .* at depth FF'),
     ],
 )
-def test_a_file_that_detects_something_else_is_refused(mask_rcnn, tmp_path, name, change, says):
+def test_a_file_that_detects_something_else_is_refused(mask_rcnn, tmp_path, name, change, says, monkeypatch):
     model, path, _ = mask_rcnn
+    monkeypatch.setattr(detections, 'TRIES', 2)
     path = changed(path, tmp_path, name, change)
     with pytest.raises(RuntimeError, match=says), torch.no_grad():
         compare_detections(model, path, SHAPE, ['FF'], True, True)
@@ -239,7 +256,7 @@ def test_what_differs_in_some_images_alone_is_compared_in_others(mask_rcnn, monk
     monkeypatch.setattr(detections, '_examples', watched)
     monkeypatch.setattr(detections, 'runner', unlucky)
     (row,) = compare_detections(model, path, SHAPE, ['TF'], True, True)
-    assert seeds == [0, 1, 2] and row['detections'] >= 10 and not row['missing']
+    assert seeds == 2 * [0, 1, 2] and row['detections'] >= 10 and not row['missing']
 
 
 def test_a_comparison_lowers_the_threshold_until_there_are_detections():
@@ -329,6 +346,102 @@ def test_feature_maps_of_a_detector_on_demand(mask_rcnn, tmp_path, monkeypatch):
     monkeypatch.setattr(export, '_fixed', lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_onnx(mask_rcnn[0], tmp_path / 'a.onnx', SHAPE, features=True)
+
+
+@pytest.fixture(scope='module')
+def dino(tmp_path_factory):
+    """A tiny DINO, whose decoder alone has a depth, and its file of both depths."""
+    cfg = detectors.dino(parts=['decoder'], num_feature_levels=2).model
+    two = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+    cfg.backbone.update(two, type='ResNet')
+    cfg.neck.update(in_channels=[4, 8], num_outs=2)
+    for coder, number in (cfg.encoder, 1), (cfg.decoder, 2):
+        coder.num_layers = number
+        for attention in 'self_attn_cfg', 'cross_attn_cfg':
+            if 'num_levels' in coder.layer_cfg.get(attention, ()):
+                coder.layer_cfg[attention].num_levels = 2
+    cfg.backbone.pop('zero_init_residual')
+    model = detectors.initialized(cfg).eval()
+    vary(model)
+    path = tmp_path_factory.mktemp('onnx') / 'dino.onnx'
+    return model, path, export_onnx(model, path, SHAPE, adaptive=True)
+
+
+def vary(model):
+    """Makes all depths differ, and all scores."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if '.skip.' in name or 'cls_branches' in name:
+            parameter.data += torch.randn(parameter.shape, generator=generator)
+
+
+def test_a_detr_in_padded_images_at_each_depth(dino):
+    model, path, rows = dino
+    assert [row['skip'] for row in rows] == ['F', 'T']
+    images, found = torch.randn(3, 3, 72, 100, generator=torch.Generator().manual_seed(5)), []
+    for skip in 'F', 'T':
+        with model.skipping(skip):
+            expected = detected(model, images, SIZES)
+        found.append(run(path, images, SIZES, skip=np.array([skip == 'T'])))
+        assert_same(expected, found[-1], SIZES)
+        assert all(len(instances) == 20 for instances in expected)
+    assert np.abs(found[0]['dets'] - found[1]['dets']).max() > 1
+
+
+def test_a_session_leaves_out_what_a_detr_is_less_sure_of(dino, tmp_path):
+    model, path, _ = dino
+    file = onnx.load(path)
+    cfg = detectors.dino()
+    export._write_description(file, model, 'F', True, cfg, None)
+    onnx.save(file, tmp_path / 'a.onnx')
+    session = AdaptiveSession(tmp_path / 'a.onnx', threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    scores = session(image)['scores']
+    least = float(np.median(scores))
+    assert len(scores) == 20 and (session(image, score_thr=least)['scores'] == scores[scores > least]).all()
+    assert session.about['parts'] == {'decoder': 1}
+    assert [session.parse_skip(skip) for skip in ('decoder=T', {'decoder': 'F'}, 'base')] == ['T', 'F', 'T']
+    with pytest.raises(ValueError, match='give depths of decoder'):
+        session.parse_skip('neck=T')
+    with pytest.raises(ValueError, match='score_thr=2: give a number from 0 to 1'):
+        session(image, score_thr=2)
+
+
+def test_each_flag_chooses_among_the_heads():
+    kinds = dict(feature_0=onnx.TensorProto.FLOAT, size=onnx.TensorProto.INT64)
+    kinds.update(padded=onnx.TensorProto.INT64, score_thr=onnx.TensorProto.FLOAT)
+    inputs = [onnx.helper.make_tensor_value_info(name, kind, [2]) for name, kind in kinds.items()]
+    gives = onnx.helper.make_tensor_value_info('added', onnx.TensorProto.FLOAT, [2])
+    heads = {}
+    for number, letters in enumerate(['FF', 'FT', 'TF', 'TT']):
+        weights = [
+            onnx.numpy_helper.from_array(np.full(2, value, np.float32), name)
+            for name, value in (('own', 10 * number), ('shared', 1))
+        ]
+        nodes = [
+            onnx.helper.make_node('Add', ['feature_0', 'own'], ['sum']),
+            onnx.helper.make_node('Add', ['sum', 'shared'], ['added']),
+        ]
+        graph = onnx.helper.make_graph(nodes, 'heads', inputs, [gives], initializer=weights)
+        heads[letters] = onnx.helper.make_model(graph)
+    body = whole._joined(heads, ['flag.4', 'flag.5'])
+    assert [weight.name for weight in body.initializer] == ['heads.shared']
+    assert str(body).count('name: "heads.shared"') == 1
+    for flag in 'flag.4', 'flag.5':
+        body.input.append(onnx.helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
+    file = onnx.helper.make_model(body, opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=10)
+    session = onnxruntime.InferenceSession(file.SerializeToString())
+    for number, flags in enumerate([(False, False), (False, True), (True, False), (True, True)]):
+        inputs = {'heads.feature_0': np.zeros(2, np.float32), 'heads.size': np.zeros(2, np.int64)}
+        inputs.update({'flag.4': np.array(flags[0]), 'flag.5': np.array(flags[1])})
+        assert session.run(None, inputs)[0].tolist() == [10 * number + 1] * 2
+
+
+def test_parts_of_a_neck_have_one_depth_in_a_file(dino, tmp_path, monkeypatch):
+    model = dino[0]
+    monkeypatch.setattr(model, 'parts', ['backbone', 'neck.convs', 'decoder'])
+    with pytest.raises(ValueError, match='DINO has backbone, neck.convs, decoder; give features=True'):
+        export_onnx(model, tmp_path / 'a.onnx', SHAPE, adaptive=True)
 
 
 def test_masks_are_pasted_as_mmdet_pastes_them():

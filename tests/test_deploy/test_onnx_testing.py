@@ -1,5 +1,7 @@
 """Files that predict in place of a model, as tools/test_subnets.py tests them."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
 from mmengine.config import Config  # noqa: E402
-from mmengine.registry import MODELS  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 from mmadn.deploy import AdaptiveSession, export_onnx  # noqa: E402
 from mmadn.deploy.onnx.pasting import stretch  # noqa: E402
@@ -46,29 +48,11 @@ def test_a_classifier(tmp_path):
     assert len({tuple(scores.flatten().tolist()) for scores in expected.values()}) == 4
 
 
-def test_a_segmentor(tmp_path):
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    """A tiny PSPNet, its config, and its adaptive file."""
     pytest.importorskip('mmseg')
     import segmentors
-
-    model, data = segmentors.build().eval(), segmentors.batch(2)
-    path = tmp_path / 'net.onnx'
-    export_onnx(model, path, (3, 64, 64), skip='TTFF')
-    file = ExportedFile(path)
-    assert file.about['output'] == 'logits of pixels' and file.depths('all') == ['TTFF']
-    with model.backbone.skipping('TTFF'):
-        expected = [sample.seg_logits.data for sample in model.test_step(data)]
-        model.decode_head.conv_seg.weight.data.zero_()
-        with file.predicting(model):
-            found = [sample.seg_logits.data for sample in model.test_step(data)]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    with file.predicting(model), pytest.raises(ValueError, match='has the depth TTFF alone; leave --skips'):
-        model.test_step(data)
-
-
-def test_a_session_gives_the_labels_that_mmseg_gives(tmp_path):
-    pytest.importorskip('mmseg')
-    import segmentors
-    from mmseg.apis import inference_model
 
     model = segmentors.build().eval()
     steps = [
@@ -81,16 +65,49 @@ def test_a_session_gives_the_labels_that_mmseg_gives(tmp_path):
     cfg = Config(dict(default_scope='mmseg', model=segmentors.config(), test_pipeline=steps))
     cfg.test_dataloader = dict(dataset=dict(type='BaseSegDataset', pipeline=steps, metainfo=metainfo))
     model.cfg, model.dataset_meta = cfg, metainfo
-    export_onnx(model, tmp_path / 'net.onnx', (3, 64, 96), adaptive=True, cfg=cfg)
-    session = AdaptiveSession(tmp_path / 'net.onnx')
+    path = tmp_path_factory.mktemp('onnx') / 'net.onnx'
+    export_onnx(model, path, (3, 64, 96), adaptive=True, cfg=cfg)
+    return model, path
+
+
+def test_a_segmentor(segmentor):
+    model, path = segmentor
+    wide = torch.randint(256, (3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = dict(inputs=[wide, wide.flip(2)])
+    file = ExportedFile(path)
+    assert file.about['output'] == 'logits of pixels'
+    with model.backbone.skipping('TTFF'):
+        expected = [sample.seg_logits.data for sample in model.test_step(data)]
+        with patch.object(model.decode_head.conv_seg, 'forward', None), file.predicting(model):
+            found = [sample.seg_logits.data for sample in model.test_step(data)]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_session_gives_the_labels_that_mmseg_gives(segmentor):
+    from mmseg.apis import inference_model
+
+    model, path = segmentor
+    session = AdaptiveSession(path)
     image = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
     image[:40, :60] //= 4
     for skip in ('FFFF', 'TTFF'):
         found = session(image, skip)
-        with model.backbone.skipping(skip):
+        with model.backbone.skipping(skip), DefaultScope.overwrite_default_scope('mmseg'):
             expected = inference_model(model, image).pred_sem_seg.data[0].numpy()
         assert found['names'] == list('abcd') and found['labels'].shape == (80, 120)
         assert len(np.unique(expected)) > 1 and (found['labels'] == expected).mean() > 0.999
+
+
+def test_a_file_of_one_depth(tmp_path):
+    model, data = classifier(), toy.batch(4)
+    export_onnx(model, tmp_path / 'net.onnx', (3, 32, 32), skip='TF')
+    file = ExportedFile(tmp_path / 'net.onnx')
+    assert file.depths('all') == ['TF']
+    with file.predicting(model):
+        with pytest.raises(ValueError, match='has the depth TF alone; leave --skips'):
+            model.test_step(data)
+        with model.backbone.skipping('TF'):
+            assert len(model.test_step(data)) == 4
 
 
 @pytest.mark.parametrize('size', [(5, 9), (40, 30), (13, 7)])

@@ -3,10 +3,12 @@
 Detections are compared, not their absence: where mmdet finds few in the random images of a comparison, both
 get a lower threshold of the scores until it does. They are compared as sets, as rounding orders near scores.
 Equal scores, as saturated ones are, have no order at all, and which box comes first can change what it
-suppresses, and so on through a whole cluster of boxes. A file that is wrong differs in any images; so other
-images are tried before one is refused.
+suppresses, and so on through a whole cluster of boxes; and a DETR takes the best of thousands of places as
+its queries, where rounding decides which is the last and which comes first. A file that is wrong differs in
+any images; so other images are tried before one is refused.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmdet.models.detectors import DetectionTransformer
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import nn
@@ -28,7 +31,7 @@ CORNERS, SCORES = 0.01, 1e-4  # by which the corners, in pixels, and the score o
 MISSING = 0.01  # of the detections may have no counterpart, as rounding can decide what suppresses what
 MASKS = 1e-4  # of the pixels of masks may differ
 TIE = 1e-6  # of scores: the last ones of a full list may be others with the same score
-TRIES = 3  # of different images
+TRIES = 16  # of different images
 WANTED = 10  # detections in a comparison
 NOTHING = 1.0  # a threshold that no score passes
 
@@ -59,57 +62,66 @@ def compare_detections(
     rows = []
     for skip in skips:
         where = f' at depth {skip}' if skip else ''
-        thorough = skip in (skips[0], skips[-1])
-        for seed in range(TRIES):
-            compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
-            with at_depth(model, skip):
-                maps = features and partial(features, skip)
-                for inputs, expected in _examples(model, shape, thorough, dynamic, where, seed, maps):
-                    found = run(skip, **inputs)
-                    for i, size in enumerate(inputs['sizes'].tolist()):
-                        compared.add(expected[i], {name: values[i] for name, values in found.items()}, size)
-            if compared.agree():
-                break
-        compared.check(where)
+        sizes = _sizes(model, shape, dynamic)[: 2 if skip in (skips[0], skips[-1]) else 1]
+        compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
+        for size in sizes:
+            for seed in range(TRIES):
+                tried = copy.copy(compared)
+                with at_depth(model, skip):
+                    maps = features and partial(features, skip)
+                    for inputs, expected in _examples(model, size, len(sizes) > 1, where, seed, maps):
+                        found = run(skip, **inputs)
+                        for i, each in enumerate(inputs['sizes'].tolist()):
+                            tried.add(expected[i], {name: values[i] for name, values in found.items()}, each)
+                if tried.agree():
+                    break
+            compared = tried
+            compared.check(where)
         rows.append({'skip': skip, **compared.row()})
     return rows
 
 
+def _sizes(model: nn.Module, shape: Sequence[int], dynamic: bool) -> list[Sequence[int]]:
+    """Sizes of inputs: first one image, where sizes are free of another size, and then two."""
+    channels, height, width = shape
+    another = height, width
+    if dynamic:  # a DETR needs more places than it has queries
+        larger = isinstance(model, DetectionTransformer)
+        another = (height + 32, width + 64) if larger else (-(-height // 2), -(-width // 2))
+    return [(1, channels, *another), (2, *shape)]
+
+
 def _examples(
     model: nn.Module,
-    shape: Sequence[int],
+    size: Sequence[int],
     thorough: bool,
-    dynamic: bool,
     where: str,
     seed: int,
     maps: Callable[..., dict[str, np.ndarray]] | None,
 ) -> Iterator[tuple[dict[str, np.ndarray], list[InstanceData]]]:
-    """Inputs of a file, and what mmdet detects in them.
+    """Inputs of a file, of shape `size`, and what mmdet detects in them. The second image is padded.
 
-    There is one image, of half the size where that is free. If `thorough`, there are also the threshold of
-    the settings, which is not given, one that nothing passes, and two images of the whole size, one padded.
+    If `thorough`, there are also the threshold of the settings, which is not given, and one that nothing
+    passes.
     """
-    channels, height, width = shape
     usual = last_head(model).test_cfg.get('score_thr')
-    half = (1, channels, -(-height // 2), -(-width // 2)) if dynamic else (1, *shape)
-    for number, size in enumerate([half, (2, *shape)] if thorough else [half]):
-        images = example_images(model, *size, seed=seed)
-        features = list(outputs_of(model, images).values())
-        for feature in features:
-            check_finite(feature.numpy(force=True), where)
-        sizes = [(side * size[2] // 4, side * size[3] // 4) for side in (4, 3)[: size[0]]]
-        inputs = {'images': images.numpy(force=True), 'sizes': np.array(sizes)}
-        if maps:
-            features = [torch.from_numpy(m).to(images) for m in maps(images=inputs['images']).values()]
+    images = example_images(model, *size, seed=seed)
+    features = list(outputs_of(model, images).values())
+    for feature in features:
+        check_finite(feature.numpy(force=True), where)
+    sizes = [(side * size[2] // 4, side * size[3] // 4) for side in (4, 3)[: size[0]]]
+    inputs = {'images': images.numpy(force=True), 'sizes': np.array(sizes)}
+    if maps:
+        features = [torch.from_numpy(m).to(images) for m in maps(images=inputs['images']).values()]
 
-        def detect(score_thr: float | None) -> list[InstanceData]:
-            return predict(model, features, sizes, size[2:], score_thr)  # noqa: B023
+    def detect(score_thr: float | None) -> list[InstanceData]:
+        return predict(model, features, sizes, size[2:], score_thr)
 
-        threshold, found = _lowered(usual, detect)
-        yield inputs if threshold == usual else _with(inputs, threshold), found
-        if thorough and number == 0 and usual is not None:
-            yield inputs, detect(usual)
-            yield _with(inputs, NOTHING), detect(NOTHING)
+    threshold, found = _lowered(usual, detect)
+    yield inputs if threshold == usual else _with(inputs, threshold), found
+    if thorough and len(images) == 1 and usual is not None:
+        yield inputs, detect(usual)
+        yield _with(inputs, NOTHING), detect(NOTHING)
 
 
 def _with(inputs: dict[str, np.ndarray], score_thr: float) -> dict[str, np.ndarray]:

@@ -9,11 +9,14 @@ import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RPNHead
+from mmdet.models.detectors import DETR, DeformableDETR, DetectionTransformer
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -213,6 +216,45 @@ def _masks_of_those_found(stock: Callable) -> Callable:
     return forward
 
 
+class _Shapes(list):
+    """Heights and widths of feature maps: numbers, of which a trace knows more than of a tensor of them."""
+
+    def __getitem__(self, item: tuple) -> Tensor | np.ndarray:
+        where, side = item
+        sides = [pair[side] for pair in self]
+        return torch.stack([*map(torch.scalar_tensor, sides)]) if where is ... else np.array(sides, object)
+
+
+def _pre_transformer(stock: Callable) -> Callable:
+    """`pre_transformer` of a DETR, whose masks do not depend on whether there is padding."""
+
+    def pre_transformer(self: nn.Module, feats: Sequence[Tensor], samples: Sequence[DetDataSample]) -> tuple:
+        (sample,) = samples
+        sides = [*zip(sample.img_shape, sample.batch_input_shape, strict=True)]
+
+        def padding(masks: Tensor, size: Sequence[int]) -> Tensor:
+            rows, columns = (
+                torch.arange(n, device=masks.device) * whole >= side * n
+                for n, (side, whole) in zip(size, sides, strict=True)
+            )
+            return (rows[:, None] | columns)[None, None]
+
+        padded = SimpleNamespace(img_shape=(1, 1), batch_input_shape=(2, 2))
+        with patch('torch.nn.functional.interpolate', padding):
+            inputs = stock(self, feats, [padded])
+        for each in inputs:
+            if 'spatial_shapes' in each:
+                each['spatial_shapes'] = _Shapes(feat.shape[2:] for feat in feats)
+        return inputs
+
+    return pre_transformer
+
+
+# What DETRs alone use of torch, for sizes that need not be known: `linspace` is in steps of 1.
+TORCH = {
+    '_shape_as_tensor': lambda feat: torch.stack([torch.scalar_tensor(side) for side in feat.shape]).long(),
+    'linspace': lambda start, end, steps, **kwargs: torch.arange(steps, **kwargs) + start,
+}
 FUNCTIONS = {  # in whichever module of mmdet they are
     'filter_scores_and_topk': _filter,
     'batched_nms': _batched_nms,
@@ -230,6 +272,8 @@ METHODS = {
     (FCNMaskHead, '_predict_by_feat_single'): _mask_probabilities,
     (StandardRoIHead, '_mask_forward'): _masks_of_those_found(StandardRoIHead._mask_forward),
     (CascadeRoIHead, '_mask_forward'): _masks_of_those_found(CascadeRoIHead._mask_forward),
+    (DETR, 'pre_transformer'): _pre_transformer(DETR.pre_transformer),
+    (DeformableDETR, 'pre_transformer'): _pre_transformer(DeformableDETR.pre_transformer),
 }
 
 
@@ -242,6 +286,8 @@ def traceable(model: nn.Module) -> Iterator[None]:
                 stack.enter_context(patch.object(module, function, FUNCTIONS[function]))
         for (owner, name), method in METHODS.items():
             stack.enter_context(patch.object(owner, name, method))
+        if isinstance(model, DetectionTransformer):
+            stack.enter_context(patch.multiple(torch, **TORCH))
         for module in model.modules():
             cfg = getattr(module, 'test_cfg', None)
             if cfg and cfg.get('nms'):

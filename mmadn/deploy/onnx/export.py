@@ -1,5 +1,6 @@
 """Export to ONNX: one sub-network, or one file whose depth is an input; compared with torch."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ...checkpoint.files import load_model
-from ...depth import PathNorm, SwitchableDepth, adaptive_backbone, depth_of, unwrap
+from ...depth import AdaptiveDepth, PathNorm, SwitchableDepth, adaptive_backbone, depth_of, unwrap
 from ...depth_names import Skip
 from ...engine.calibration import calibration_depths, training_images
 from ...errors import FailedError, InputError, MissingPackageError, NotAdaptiveError
@@ -115,8 +116,14 @@ def export_onnx(
     with replacing(path) as temporary, _for_export(model, features), at_depth(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
         # First, because what cannot be exported fails here.
-        heads = trace_heads(model, shape, dynamic, opset) if whole else None
-        exported = (_adaptive if adaptive else _fixed)(model, shape, dynamic, opset, batches)
+        heads, beside = {}, _stages_beside(model) if adaptive and whole else 0
+        for letters in map(''.join, itertools.product('FT', repeat=beside)) if whole else ():
+            with model.skipping(skips[0][: -len(letters)] + letters) if letters else nullcontext():
+                heads[letters] = trace_heads(model, shape, dynamic, opset)
+        several = adaptive and isinstance(model.backbone, AdaptiveDepth)
+        exported = (_adaptive if several else _fixed)(model, shape, dynamic, opset, batches)
+        if beside:
+            _take_flags(exported, model.num_skippable_stages)
         lost, maps = [{}] * len(skips), None
         if batches:
             onnx.save(exported, temporary)
@@ -204,16 +211,33 @@ def _depths(model: nn.Module, skip: Skip | None, adaptive: bool, features: bool)
         return [None]
     if not adaptive:
         return [depth.skip if skip is None else depth.parse_skip(skip)]
-    if depth is model:
+    if depth is model and (not _is_detector(model) or any(name.startswith('neck') for name in model.parts)):
         raise InputError(
-            f'adaptive=True: a file has the depths of the backbone alone, and {type(model).__name__} has '
-            f'others beside; give features=True (--features), or one depth, skip={model.skip!r}'
+            'adaptive=True: a file has the depths of the backbone and of the heads of a detector, and '
+            f'{type(model).__name__} has {", ".join(model.parts)}; give features=True (--features), or one '
+            f'depth, skip={model.skip!r}'
         )
-    n = backbone.num_skippable_stages
+    n = depth.num_skippable_stages
     if 2**n <= MOST:
-        return backbone.subnets()
+        return depth.subnets()
     one_flag = [a * i + b + a * (n - i - 1) for a, b in ('FT', 'TF') for i in range(n)]
     return ['F' * n, *one_flag, 'T' * n]
+
+
+def _stages_beside(model: nn.Module) -> int:
+    """How many skippable stages the parts of a model have that are not its backbone."""
+    if not isinstance(model, SwitchableDepth):
+        return 0
+    networks = [each for each in model.networks() if each is not model.backbone]
+    return sum(network.num_skippable_stages for network in networks)
+
+
+def _take_flags(exported: onnx.ModelProto, number: int) -> None:
+    """Gives a file the input `skip` with so many flags; those of the backbone are the first."""
+    inputs = exported.graph.input
+    for value in [value for value in inputs if value.name == 'skip']:
+        inputs.remove(value)
+    inputs.append(onnx.helper.make_tensor_value_info('skip', onnx.TensorProto.BOOL, [number]))
 
 
 def _fixed(
@@ -267,10 +291,12 @@ def _write_description(
     """Writes into a file what `describe` reads."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     meta = getattr(model, 'dataset_meta', None) or getattr(model, '_dataset_meta', None) or {}
+    several = skip and isinstance(model, SwitchableDepth) and len(skip) == model.num_skippable_stages
     about = {
         'mmadn': __version__,
         'skip': 'adaptive' if adaptive else skip,
         'flags': skip and len(skip),
+        'parts': model.part_lengths if several else None,
         'int8': int8 and sum(map(len, int8)),
         'output': OUTPUTS.get(exported.graph.output[0].name, 'feature maps'),
         'classes': meta.get('classes'),

@@ -16,6 +16,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx.compose import add_prefix_graph
 from onnx.utils import Extractor
 
+LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # where maps of shape (N, C, H, W) get their channels, and back
+
 
 @dataclass
 class Trace:
@@ -47,23 +49,31 @@ def join(traces: Mapping[str, Trace], follows: Sequence[bool]) -> ModelProto:
     begins = {begin for begin, _ in full.stages}
     outputs = {value.name for value in graph.output}
     outer = Extractor(full.model).extract_model(list(stage_of), sorted(begins | outputs)).graph
+    turned = _turned(full)
     branches, known = {}, {}
     for depth, trace in traces.items():
-        names = _names_of_weights(trace.model.graph.initializer, known)
+        names = names_of_weights(trace.model.graph.initializer, known)
         for theirs, ours in zip(trace.stages, full.stages, strict=True):
             names.update(zip(theirs, ours, strict=True))  # what lies outside of an `If` is named as in `full`
         letters = [depth[i] + depth[i - 1] * follows[i] for i in range(len(depth))]
         branches = {**branches, **_branches(trace, letters, names, branches)}
-    _place_weights(outer, branches.values())
+    for (i, _), branch in branches.items():
+        _turn(branch, full.stages[i][1] in turned, turned)
+    place_weights(outer, branches.values())
 
     # By their outputs, because not all nodes have names.
     nodes, kept = [], {name for node in outer.node for name in node.output}
+    read_outside = outputs.union(*(node.input for node in outer.node))
     for node in graph.node:
-        if kept & set(node.output):
+        made = set(node.output)
+        if kept & made:
             nodes.append(node)
-        for end in stage_of.keys() & set(node.output):
-            i = stage_of[end]
-            nodes += _choice(i, end, branches)
+        for begin in sorted(turned.keys() & made - stage_of.keys()):
+            nodes.append(_transpose(begin, turned[begin], LAST))
+        for end in stage_of.keys() & made:
+            nodes += _choice(stage_of[end], turned.get(end, end), branches)
+            if end in turned and end in read_outside:
+                nodes.append(_transpose(turned[end], end, FIRST))
     flags = helper.make_tensor_value_info('skip', TensorProto.BOOL, [len(full.stages)])
     return helper.make_model(
         helper.make_graph(
@@ -76,7 +86,38 @@ def join(traces: Mapping[str, Trace], follows: Sequence[bool]) -> ModelProto:
     )
 
 
-def _names_of_weights(weights: Iterable[TensorProto], known: dict[tuple, str]) -> dict[str, str]:
+def _turned(full: Trace) -> dict[str, str]:
+    """The names of the maps in eight bits between stages, by what they are called with their channels first.
+
+    Convolutions in eight bits have their channels last: so nothing is turned where a stage begins and ends.
+    """
+    kinds = {value.name: value.type.tensor_type for value in full.model.graph.value_info}
+    borders = {name for pair in full.stages for name in pair if name in kinds}
+    maps = [n for n in borders if kinds[n].elem_type == TensorProto.UINT8 and len(kinds[n].shape.dim) == 4]
+    return {name: f'{name}.last' for name in maps}
+
+
+def _turn(branch: GraphProto, output: bool, turned: Mapping[str, str]) -> None:
+    """Lets a branch take maps whose channels are last, and give such a one, if its output is one of them."""
+    nodes = list(branch.node)
+    for name in sorted(turned.keys() & {name for node in nodes for name in node.input}):
+        first = f'{branch.name}.{name}'
+        for node in nodes:
+            node.input[:] = [first if each == name else each for each in node.input]
+        nodes.insert(0, _transpose(turned[name], first, FIRST))
+    if output:
+        name = branch.output[0].name
+        branch.output[0].name += '.last'
+        nodes.append(_transpose(name, branch.output[0].name, LAST))
+    del branch.node[:]
+    branch.node.extend(nodes)
+
+
+def _transpose(source: str, name: str, order: Sequence[int]) -> NodeProto:
+    return helper.make_node('Transpose', [source], [name], name, perm=order)
+
+
+def names_of_weights(weights: Iterable[TensorProto], known: dict[tuple, str]) -> dict[str, str]:
     """How the weights of an export are called in the file: where equal, as those of the exports before it.
 
     Args:
@@ -120,7 +161,7 @@ def _branches(
         shapes = [value for value in branch.value_info if value.name in made]
         del branch.input[:], branch.value_info[:]
         branch.value_info.extend(shapes)
-        branch.output[0].CopyFrom(_without_shape(branch.output[0], end))
+        branch.output[0].CopyFrom(_without_sizes(branch.output[0], end))
         prefix = f'{letters[i]}{i}.'
         # Scales and zero points have to lie where they are used, or onnxruntime does not compute in integers.
         own = [w.name for w in branch.initializer if _is_quantised(branch) and len(w.dims) < 2]
@@ -130,12 +171,16 @@ def _branches(
     return branches
 
 
-def _without_shape(value: ValueInfoProto, name: str) -> ValueInfoProto:
-    """The type of a tensor without its shape, in which the exports name the free sizes in their own ways."""
-    return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
+def _without_sizes(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    """The type of a tensor and how many axes it has, but not their sizes, which each export names anew.
+
+    Without the number of axes onnxruntime would not turn convolutions in eight bits.
+    """
+    kind = value.type.tensor_type
+    return helper.make_tensor_value_info(name, kind.elem_type, [None] * len(kind.shape.dim))
 
 
-def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
+def place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
     """Moves the weights that several graphs read into the outer one, each once.
 
     The others stay in their branch, because onnxruntime optimises the layout of only those weights that a
@@ -154,15 +199,20 @@ def _place_weights(outer: GraphProto, branches: Collection[GraphProto]) -> None:
 
 def _choice(i: int, end: str, branches: Mapping[tuple[int, str], GraphProto]) -> list[NodeProto]:
     """Nodes that compute `end` by one of the branches of stage `i`, as the flags say."""
-    index = numpy_helper.from_array(np.array(i), f'flag.{i}.index')
-    flag = [
-        helper.make_node('Constant', [], [index.name], name=index.name, value=index),
-        helper.make_node('Gather', ['skip', index.name], [f'flag.{i}'], name=f'flag.{i}'),
-    ]
+    flag = read_flag(i)
     pairs = [letters for stage, letters in branches if stage == i and len(letters) == 2]
     if pairs and any(map(_is_quantised, branches.values())):
         return [*flag, *_one_after_another(i, end, {letters: branches[i, letters] for letters in pairs})]
     return [*flag, _if(i, end, f'stage.{i}', *(_branch(i, end, letter, branches) for letter in 'TF'))]
+
+
+def read_flag(i: int) -> list[NodeProto]:
+    """Nodes that read `flag.{i}` out of the input `skip`."""
+    index = numpy_helper.from_array(np.array(i), f'flag.{i}.index')
+    return [
+        helper.make_node('Constant', [], [index.name], name=index.name, value=index),
+        helper.make_node('Gather', ['skip', index.name], [f'flag.{i}'], name=f'flag.{i}'),
+    ]
 
 
 def _is_quantised(branch: GraphProto) -> bool:
@@ -175,8 +225,8 @@ def _one_after_another(i: int, end: str, branches: Mapping[str, GraphProto]) -> 
     onnxruntime does not prepare the weights of an `If` inside of another one, and would do so at each run.
     """
     before = f'{end}.none'
-    kind = next(iter(branches.values())).output[0].type.tensor_type.elem_type
-    nothing = helper.make_tensor(before, kind, [0], [])
+    kind = next(iter(branches.values())).output[0].type.tensor_type
+    nothing = helper.make_tensor(before, kind.elem_type, [0] * len(kind.shape.dim), [])
     yield helper.make_node('Constant', [], [before], name=before, value=nothing)
     for flag in (i, i - 1):
         name = f'stage.{i}.run{flag}'
@@ -190,7 +240,7 @@ def _one_after_another(i: int, end: str, branches: Mapping[str, GraphProto]) -> 
         yield helper.make_node('And', flags, [f'{name}.chosen'], name=f'{name}.chosen')
         passed = f'{name}.passed'
         identity = helper.make_node('Identity', [before], [passed], name=passed)
-        other = helper.make_graph([identity], passed, [], [_without_shape(branch.output[0], passed)])
+        other = helper.make_graph([identity], passed, [], [_without_sizes(branch.output[0], passed)])
         before = end if number == len(branches) else f'{end}.{letters}'
         yield helper.make_node(
             'If', [f'{name}.chosen'], [before], name=name, then_branch=branch, else_branch=other
@@ -204,7 +254,7 @@ def _branch(i: int, end: str, letter: str, branches: Mapping[tuple[int, str], Gr
     name, inner = f'stage.{i}{letter}', f'{letter}{i}.{end}'
     skipped, run = (branches[i, letter + before] for before in 'TF')
     node = _if(i - 1, inner, name, skipped, run)
-    return helper.make_graph([node], name, [], [_without_shape(run.output[0], inner)])
+    return helper.make_graph([node], name, [], [_without_sizes(run.output[0], inner)])
 
 
 def _if(flag: int, output: str, name: str, skipped: GraphProto, run: GraphProto) -> NodeProto:

@@ -5,10 +5,8 @@ all depths share a range, so that eight bits go from stage to stage. A norm fold
 output channels, and so do the scales of eight-bit weights: both copies of a norm have the same weights.
 """
 
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from .joining import Trace
+from .tracing import without_remarks
 
 FEWEST = 32  # images
 QUANTISED = '_QuantizeLinear_Output'  # how onnxruntime ends the name of a tensor in eight bits
@@ -130,7 +129,7 @@ def _quantised(trace: Trace, batches: Sequence[np.ndarray], ranges: Mapping[int,
         for i, name in enumerate(_common(trace))
         if i in ranges
     }
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with tempfile.TemporaryDirectory() as folder, without_remarks():
         exported, folded, quantised = (Path(folder) / f'{name}.onnx' for name in ('a', 'b', 'c'))
         onnx.save(_with_borders(trace), exported)
         quant_pre_process(exported, folded, skip_symbolic_shape=True)
@@ -194,14 +193,3 @@ def _share_weights(models: Sequence[ModelProto]) -> None:
                     same.append(values)
                 else:
                     weight.CopyFrom(numpy_helper.from_array(first, weight.name))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """onnxruntime's quantisation writes remarks to the root logger, for other uses of it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

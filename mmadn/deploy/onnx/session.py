@@ -67,6 +67,10 @@ class AdaptiveSession(DepthNames):
     def num_skippable_stages(self) -> int:
         return self.inputs['skip'].shape[0]
 
+    @property
+    def part_lengths(self) -> dict[str, int]:
+        return self.about.get('parts', {})
+
     def __call__(
         self, images: Any, skip: Skip = 'super', score_thr: float | None = None
     ) -> dict | list[dict]:
@@ -201,13 +205,16 @@ class AdaptiveSession(DepthNames):
 
     def _detections(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         batch, sizes, factors = self._preprocessed(pictures)
-        outputs = self.run(batch, skip, sizes, score_thr)
+        least = None if score_thr is None else self._checked_number(score_thr)
+        outputs = self.run(batch, skip, sizes, score_thr if self._takes_threshold() else None)
         names = [output.name for output in self.session.get_outputs()]
         if 'masks' in names and 'mask_threshold' not in self.about:
             raise InputError('this file does not say from which probability a mask begins: run() gives them')
         for picture, factor, *values in zip(pictures, factors, *outputs, strict=True):
             found = dict(zip(names, values, strict=True))
             is_one = found['labels'] >= 0
+            if least is not None:  # a DETR has no threshold of its own
+                is_one &= found['dets'][:, 4] > least
             labels = found['labels'][is_one]
             bboxes = found['dets'][is_one, :4] / np.tile(factor, 2)
             result = {'bboxes': bboxes, 'labels': labels, 'scores': found['dets'][is_one, 4]}
@@ -257,9 +264,15 @@ class AdaptiveSession(DepthNames):
             )
         return checked.astype(np.int64)
 
+    def _takes_threshold(self) -> bool:
+        return 'score_thr' in [value.name for value in self.session.get_overridable_initializers()]
+
     def _checked_threshold(self, score_thr: float) -> np.ndarray:
-        if 'score_thr' not in [value.name for value in self.session.get_overridable_initializers()]:
+        if not self._takes_threshold():
             raise InputError(f'score_thr={score_thr!r}: this file has no such input, leave it out')
+        return self._checked_number(score_thr)
+
+    def _checked_number(self, score_thr: float) -> np.ndarray:
         if not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:
             raise InputError(f'score_thr={score_thr!r}: give a number from 0 to 1')
         return np.array(score_thr, np.float32)
@@ -294,10 +307,11 @@ def describe(session: onnxruntime.InferenceSession) -> dict:
     """What a file says about itself.
 
     Returns:
-        `mmadn`, the version that wrote it; `skip`, a fixed depth or 'adaptive'; `flags`, how many there are;
-        `output`, what the outputs are; and where they are known `mean`, `std` and `to_rgb`, `preprocess` with
-        the other steps from an image to the input (or `no_preprocess`, why they are not), `classes`,
-        `probabilities`, which function gives them, `mask_threshold`, and `pixels`, how logits give labels.
+        `mmadn`, the version that wrote it; `skip`, a fixed depth or 'adaptive'; `flags`, how many there are,
+        and of several `parts`, how many each has; `output`, what the outputs are; and where they are known
+        `mean`, `std` and `to_rgb`, `preprocess` with the other steps from an image to the input (or
+        `no_preprocess`, why they are not), `classes`, `probabilities`, which function gives them,
+        `mask_threshold`, and `pixels`, how logits give labels.
 
     Raises:
         ValueError: What it says is not as mmadn writes it.

@@ -1,5 +1,6 @@
 """Exports a torch network at one depth, with the tensors where its stages begin and end."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ def _integer_windows() -> Iterator[None]:
 def tidy(model: onnx_ir.Model) -> None:
     """Leaves nothing but what computes, and every weight once."""
     passes.InlinePass()(model)
-    fold_constants_ir(model, input_size_limit=LIMIT, output_size_limit=LIMIT)
+    with without_remarks():
+        fold_constants_ir(model, input_size_limit=LIMIT, output_size_limit=LIMIT)
     for step in (
         passes.IdentityEliminationPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=LARGE),
@@ -179,6 +181,17 @@ def tidy(model: onnx_ir.Model) -> None:
         passes.ClearMetadataAndDocStringPass(),  # source lines, with this machine's paths
     ):
         step(model)
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """onnxscript and onnxruntime write remarks on what they leave out to the loggers of Python."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _name_sizes(graph: GraphProto) -> None:

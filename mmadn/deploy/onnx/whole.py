@@ -1,18 +1,20 @@
 """Puts the heads of a detector behind the feature maps that an export computes."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir
 import torch
 from mmcv.ops import MultiScaleDeformableAttention, RoIAlign
-from onnx import ModelProto, TensorProto, helper
+from mmdet.models.detectors import DetectionTransformer
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 from onnx.compose import add_prefix_graph
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ...errors import FailedError, InputError
 from .detectors import TRANSLATIONS, last_head, predict, traceable
+from .joining import names_of_weights, place_weights, read_flag
 from .tracing import outputs_of, tidy
 
 NAMES = 'dets', 'labels', 'masks'
@@ -48,15 +50,19 @@ class _Heads(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, features: list[Tensor], size: Tensor, score_thr: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, features: list[Tensor], size: Tensor, padded: Tensor, score_thr: Tensor
+    ) -> tuple[Tensor, ...]:
         """Detections of one image.
 
         Args:
             features: Of shapes (C, h, w).
             size: Height and width of the image.
+            padded: The same with its padding, of which DETRs have to know.
         """
         size = size[0].item(), size[1].item()
-        (found,) = predict(self.model, [feature[None] for feature in features], [size], size, score_thr)
+        whole = (padded[0].item(), padded[1].item()) if isinstance(self.model, DetectionTransformer) else size
+        (found,) = predict(self.model, [feature[None] for feature in features], [size], whole, score_thr)
         outputs = torch.cat([found.bboxes, found.scores[:, None]], 1), found.labels
         if 'masks' not in found:
             return outputs
@@ -79,13 +85,13 @@ def trace_heads(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: in
     """
     features = _example_features(model, shape, dynamic)
     free = {1: Dim.AUTO, 2: Dim.AUTO} if dynamic else None
-    example = features, torch.tensor(shape[1:]), torch.tensor(0.05)
+    size = torch.tensor(shape[1:])
+    example = features, size, size.clone(), torch.tensor(0.05)  # of one tensor twice a trace makes one input
     try:
         with warnings.catch_warnings(), traceable(model):
             warnings.simplefilter('ignore')
-            program = torch.export.export(
-                _Heads(model), example, dynamic_shapes=[[free] * len(features), None, None], strict=False
-            )
+            sizes = [[free] * len(features), None, None, None]
+            program = torch.export.export(_Heads(model), example, dynamic_shapes=sizes, strict=False)
             if dynamic:
                 _check_guards(program, features)
             exported = torch.onnx.export(
@@ -94,7 +100,7 @@ def trace_heads(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: in
                 optimize=False,
                 verbose=False,
                 opset_version=opset,
-                input_names=[*(f'feature_{i}' for i in range(len(features))), 'size', 'score_thr'],
+                input_names=[*(f'feature_{i}' for i in range(len(features))), 'size', 'padded', 'score_thr'],
                 custom_translation_table=TRANSLATIONS,
             ).model
     except FailedError:
@@ -134,21 +140,32 @@ def _check_guards(program: ExportedProgram, features: list[Tensor]) -> None:
                 )
 
 
-def append_heads(exported: ModelProto, heads: ModelProto, model: nn.Module) -> None:
+def append_heads(exported: ModelProto, heads: Mapping[str, ModelProto], model: nn.Module) -> None:
     """Lets the heads run on the feature maps of each image, which `exported` computes.
 
     The least score is an input with a default, the one of the settings.
+
+    Args:
+        heads: What `trace_heads` gave, by the letters of the parts whose depth it follows; these are the last
+            of a depth. Without such parts there is one, by no letter.
     """
-    graph, body = exported.graph, heads.graph
+    graph = exported.graph
     features = [value.name for value in graph.output]
     score_thr = last_head(model).test_cfg.get('score_thr')
-    del body.input[-1], body.value_info[:]  # the threshold is the same for all images
-    add_prefix_graph(body, 'heads.', inplace=True, name_map={'score_thr': 'score_thr'})
+    stages = len(next(iter(heads)))
+    if stages:
+        first = model.num_skippable_stages - stages
+        flags = [node for i in range(first, first + stages) for node in read_flag(i)]
+        graph.node.extend(flags)
+    body = _joined(heads, [node.output[0] for node in flags[1::2]] if stages else [])
     names = NAMES[: len(body.output)]
-    graph.node.append(
-        helper.make_node(
-            'Scan', [*features, 'sizes'], names, 'heads', body=body, num_scan_inputs=len(features) + 1
-        )
+    graph.node.extend(
+        [
+            helper.make_node('Shape', ['images'], ['padded'], 'padded', start=2),
+            helper.make_node(
+                'Scan', [*features, 'sizes'], names, 'heads', body=body, num_scan_inputs=len(features) + 1
+            ),
+        ]
     )
     graph.input.append(helper.make_tensor_value_info('sizes', TensorProto.INT64, ['batch', 2]))
     if score_thr is not None:
@@ -159,3 +176,41 @@ def append_heads(exported: ModelProto, heads: ModelProto, model: nn.Module) -> N
         kind = value.type.tensor_type
         shape = ['batch', *(size.dim_value for size in kind.shape.dim)]
         graph.output.append(helper.make_tensor_value_info(name, kind.elem_type, shape))
+
+
+def _joined(heads: Mapping[str, ModelProto], flags: Sequence[str]) -> GraphProto:
+    """The heads of an image as one graph that chooses by the flags, with the weights that they share once."""
+    known, branches = {}, {}
+    *inputs, _, _ = next(iter(heads.values())).graph.input  # the last two are the same for all images
+    outside = {value.name: f'heads.{value.name}' for value in inputs}
+    for letters, model in heads.items():
+        branch = branches[letters] = model.graph
+        weights = names_of_weights(branch.initializer, known)
+        names = {**outside, **{theirs: f'heads.{ours}' for theirs, ours in weights.items()}}
+        del branch.input[:], branch.value_info[:]
+        add_prefix_graph(branch, f'heads.{letters}', rename_initializers=False, inplace=True, name_map=names)
+    common = GraphProto()
+    place_weights(common, branches.values())
+    body = _choice(branches, flags)
+    body.initializer.extend(common.initializer)
+    for value in inputs:
+        value.name = outside[value.name]
+    body.input.extend(inputs)
+    return body
+
+
+def _choice(branches: Mapping[str, GraphProto], flags: Sequence[str], letters: str = '') -> GraphProto:
+    """A graph that chooses one of the branches by the flags from that of the next letter on."""
+    if letters in branches:
+        return branches[letters]
+    skipped, run = (_choice(branches, flags, letters + letter) for letter in 'TF')
+    outputs = []
+    for name, value in zip(NAMES, run.output, strict=False):
+        outputs.append(ValueInfoProto())
+        outputs[-1].CopyFrom(value)
+        outputs[-1].name = f'heads.{letters}.{name}'
+    names = [value.name for value in outputs]
+    node = helper.make_node(
+        'If', [flags[len(letters)]], names, f'heads.{letters}', then_branch=skipped, else_branch=run
+    )
+    return helper.make_graph([node], f'heads.{letters}', [], outputs)

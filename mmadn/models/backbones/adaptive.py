@@ -139,24 +139,10 @@ class AdaptiveModel(SwitchableDepth):
     def networks(self) -> list[AdaptiveDepth]:
         return [self.get_submodule(name) for name in self.parts]
 
-    def parse_skip(self, skip: Skip) -> str:
-        named = skip
-        if isinstance(skip, str) and '=' in skip:
-            pairs = [part.partition('=') for part in skip.replace(' ', '').split(',')]
-            named = {name: depth for name, _, depth in pairs}
-            if len(named) < len(pairs):
-                raise InputError(f'skip={skip!r}: give each part once')
-        if not isinstance(named, Mapping):
-            return super().parse_skip(skip)
-        if set(named) - set(self.parts):
-            raise InputError(f'skip={skip!r}: give depths of {", ".join(self.parts)}')
-        letters = []
-        for name, network in zip(self.parts, self.networks(), strict=True):
-            try:
-                letters.append(network.parse_skip(named.get(name, 'super')))
-            except InputError as error:
-                raise InputError(f'{name}: {error}') from None
-        return ''.join(letters)
+    @property
+    def part_lengths(self) -> dict[str, int]:
+        numbers = [network.num_skippable_stages for network in self.networks()]
+        return dict(zip(self.parts, numbers, strict=True))
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         yield from super().idle_parameters()
