@@ -2,6 +2,7 @@ import argparse
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
+from rich.console import Console
 
 from mmadn import cli
 from mmadn.datasets.checks import check_data
@@ -56,18 +57,20 @@ def main() -> None:
         cli.merge_options(cfg, args.cfg_options)
         if args.int8 is not None:
             check_data(cfg, ('train',))
-        rows = export_file(
-            cfg,
-            args.checkpoint,
-            args.out,
-            args.shape,
-            skip=args.skip,
-            adaptive=args.adaptive,
-            dynamic=False if args.fixed_size else None,
-            opset=args.opset,
-            features=args.features,
-            int8=args.int8,
-        )
+        with Console(stderr=True).status('loading') as status:
+            rows = export_file(
+                cfg,
+                args.checkpoint,
+                args.out,
+                args.shape,
+                skip=args.skip,
+                adaptive=args.adaptive,
+                dynamic=False if args.fixed_size else None,
+                opset=args.opset,
+                features=args.features,
+                int8=args.int8,
+                progress=status.update,
+            )
         about = describe(open_session(args.out))
     print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
     if 'no_preprocess' in about and about['output'] != 'feature maps':

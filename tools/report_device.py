@@ -20,7 +20,9 @@ def main() -> None:
     option('--device', default='cpu', help='cpu, cuda or cuda:N')
     option('--arch', choices=[name for name in CONFIGS if name != 'tiny'], default='resnet50', help='network')
     option('--small', action='store_true', help='try the report out: a tiny network, two rounds')
-    option('--only', nargs='+', default=[], metavar='PART', help='these parts, also if they are there')
+    names = ', '.join(part.name for part in report.device_parts('cpu', 'resnet50', False, ''))
+    of = f'these parts, also if they are there: {names}, and on a GPU more'
+    option('--only', nargs='+', default=[], metavar='PART', help=of)
     option('--minutes', type=float, default=15, help='of all parts; the rest is left for the next run')
     option(
         '--out',

@@ -14,8 +14,13 @@ from ...errors import FailedError, InputError
 from .session import open_session
 from .tracing import example_images, outputs_of
 
+Progress = Callable[[str], object]  # takes a line on what begins
 TOLERANCE = 1e-4  # of the difference to torch, in standard deviations of the output
 ROUNDING = 1e-6  # of float32: an output that varies by less than this part of itself is constant
+
+
+def quiet(line: str) -> None:
+    """The `Progress` of who wants none."""
 
 
 def at_depth(model: nn.Module, skip: str | None) -> AbstractContextManager:
@@ -52,7 +57,13 @@ def runner(path: Path, adaptive: bool) -> Callable:
 
 
 def compare_outputs(
-    model: nn.Module, path: Path, shape: Sequence[int], skips: list[str | None], dynamic: bool, adaptive: bool
+    model: nn.Module,
+    path: Path,
+    shape: Sequence[int],
+    skips: list[str | None],
+    dynamic: bool,
+    adaptive: bool,
+    progress: Progress = quiet,
 ) -> list[dict]:
     """Runs a file of logits or feature maps beside torch at each depth.
 
@@ -65,6 +76,7 @@ def compare_outputs(
     rows = []
     for skip in skips:
         where = f' at depth {skip}' if skip else ''
+        progress(f'comparing with torch{where}')
         differences = []
         for size in [*sizes, larger] if dynamic and skip in (skips[0], skips[-1]) else sizes:
             images = example_images(model, *size)
@@ -84,7 +96,12 @@ def compare_outputs(
 
 
 def compare_quantised(
-    model: nn.Module, path: Path, batches: Sequence[np.ndarray], skips: list[str | None], adaptive: bool
+    model: nn.Module,
+    path: Path,
+    batches: Sequence[np.ndarray],
+    skips: list[str | None],
+    adaptive: bool,
+    progress: Progress = quiet,
 ) -> list[dict]:
     """Runs a file in eight bits beside torch in float, on the images that gave its ranges.
 
@@ -99,6 +116,7 @@ def compare_quantised(
     run, rows = runner(path, adaptive), []
     for skip in skips:
         where = f' at depth {skip}' if skip else ''
+        progress(f'comparing eight bits with torch{where}')
         totals, same = {}, []
         for images in batches:  # of which none need be as large as another
             with at_depth(model, skip):

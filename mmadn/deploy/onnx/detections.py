@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from ...errors import FailedError
-from .comparing import at_depth, check_finite, runner
+from .comparing import Progress, at_depth, check_finite, quiet, runner
 from .detectors import last_head, predict
 from .pasting import paste_masks
 from .tracing import example_images, outputs_of
@@ -44,6 +44,7 @@ def compare_detections(
     dynamic: bool,
     adaptive: bool,
     features: Callable[..., dict[str, np.ndarray]] | None = None,
+    progress: Progress = quiet,
 ) -> list[dict]:
     """Runs a file beside mmdet at each depth, and at the first and last in more ways.
 
@@ -62,6 +63,7 @@ def compare_detections(
     rows = []
     for skip in skips:
         where = f' at depth {skip}' if skip else ''
+        progress(f'comparing with mmdet{where}')
         sizes = _sizes(model, shape, dynamic)[: 2 if skip in (skips[0], skips[-1]) else 1]
         compared = _Compared(last_head(model).test_cfg.get('mask_thr_binary'))
         for size in sizes:

@@ -26,7 +26,7 @@ from ..fusing import SkipAwareConv
 try:
     import onnx
 
-    from .comparing import at_depth, compare_outputs, compare_quantised, runner
+    from .comparing import Progress, at_depth, compare_outputs, compare_quantised, quiet, runner
     from .joining import join
     from .pipeline import describe_outputs, describe_preprocessing
     from .quantising import check_batches, quantise
@@ -52,6 +52,7 @@ def export_onnx(
     features: bool = False,
     cfg: Config | None = None,
     int8: Iterable[Tensor] | None = None,
+    progress: Progress = quiet,
 ) -> list[dict]:
     """Writes a network as ONNX, after the file has passed onnx's checker and agreed with torch.
 
@@ -82,6 +83,7 @@ def export_onnx(
         int8: Batches of images as the network gets them, of shape (N, 3, H, W), 32 images or more. With them
             the file computes in eight bits, but for the heads of a detector, which stay in float. For a file
             of one size they are resized to it.
+        progress: Takes a line when a step begins, of which some take minutes.
 
     Returns:
         For each depth compared with torch `skip` (None for a network without), `difference`, the largest
@@ -118,16 +120,18 @@ def export_onnx(
         # First, because what cannot be exported fails here.
         heads, beside = {}, _stages_beside(model) if adaptive and whole else 0
         for letters in map(''.join, itertools.product('FT', repeat=beside)) if whole else ():
+            progress(f'exporting the heads{letters and " at depth " + letters}')
             with model.skipping(skips[0][: -len(letters)] + letters) if letters else nullcontext():
                 heads[letters] = trace_heads(model, shape, dynamic, opset)
         several = adaptive and isinstance(model.backbone, AdaptiveDepth)
-        exported = (_adaptive if several else _fixed)(model, shape, dynamic, opset, batches)
+        export = _adaptive if several else _fixed
+        exported = export(model, shape, dynamic, opset, batches, progress)
         if beside:
             _take_flags(exported, model.num_skippable_stages)
         lost, maps = [{}] * len(skips), None
         if batches:
             onnx.save(exported, temporary)
-            lost = compare_quantised(model, temporary, batches, skips, adaptive)
+            lost = compare_quantised(model, temporary, batches, skips, adaptive, progress)
             maps = runner(temporary, adaptive)
         if whole:
             append_heads(exported, heads, model)
@@ -136,10 +140,11 @@ def export_onnx(
             raise FailedError(f'{exported.ByteSize() / 2**30:.1f} GiB are more than an ONNX file can hold')
         onnx.save(exported, temporary)
         onnx.checker.check_model(temporary, full_check=True)
+        compared = model, temporary, shape, skips, dynamic, adaptive
         if whole:
-            rows = compare_detections(model, temporary, shape, skips, dynamic, adaptive, maps)
+            rows = compare_detections(*compared, maps, progress)
             return [first | second for first, second in zip(lost, rows, strict=True)]
-        return lost if batches else compare_outputs(model, temporary, shape, skips, dynamic, adaptive)
+        return lost if batches else compare_outputs(*compared, progress)
 
 
 def export_file(
@@ -246,9 +251,14 @@ def _fixed(
     dynamic: bool,
     opset: int | None,
     int8: list[np.ndarray] | None,
+    progress: Progress,
 ) -> onnx.ModelProto:
+    progress('exporting')
     exported = trace(model, shape, dynamic, opset)
-    return (quantise({'': exported}, int8)[''] if int8 else exported).model
+    if int8:
+        progress('computing in eight bits')
+        exported = quantise({'': exported}, int8)['']
+    return exported.model
 
 
 def _adaptive(
@@ -257,6 +267,7 @@ def _adaptive(
     dynamic: bool,
     opset: int | None,
     int8: list[np.ndarray] | None,
+    progress: Progress,
 ) -> onnx.ModelProto:
     backbone = adaptive_backbone(model)
     stages = [[*mandatory, *skippable] for mandatory, skippable in backbone.sub_paths(None)]
@@ -266,9 +277,13 @@ def _adaptive(
     depths = calibration_depths(backbone)[: 4 if any(follows) else 2]
     traces = {}
     for skip in depths:
+        progress(f'exporting at depth {skip}')
         with backbone.skipping(skip):
             traces[skip] = trace(model, shape, dynamic, opset, stages)
-    return join(quantise(traces, int8) if int8 else traces, follows)
+    if int8:
+        progress('computing in eight bits')
+        traces = quantise(traces, int8)
+    return join(traces, follows)
 
 
 def _follows_stage_before(module: nn.Module) -> bool:
