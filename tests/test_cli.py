@@ -20,7 +20,7 @@ from mmadn.cli import merge_options, plain_errors
         errors.NotAdaptiveError('the backbone has no adaptive depth'),
         errors.MissingPackageError('pip install onnx'),
         errors.FailedError('the training failed'),
-        FileNotFoundError(2, 'No such file or directory', 'absent.pth'),
+        PermissionError(13, 'Permission denied', 'a.pth'),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -28,6 +28,12 @@ def test_what_a_user_can_mend_is_one_line(error):
     with pytest.raises(SystemExit) as ended, plain_errors():
         raise error
     assert ended.value.code == f'error: {error}'
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        open('absent.pth')
+    assert ended.value.code == "error: 'absent.pth': there is no such file or folder; check the path"
 
 
 @pytest.mark.parametrize(

@@ -576,7 +576,7 @@ def tool(*args):
         ('corrupt.pth', 'net', 'TTFF', 'corrupt.pth is no complete checkpoint'),
         ('list.pth', 'net', 'TTFF', 'holds a list'),
         ('other.pth', 'net', 'TTFF', 'other.pth is not a checkpoint of the model in this config'),
-        ('absent.pth', 'net', 'TTFF', 'No such file'),
+        ('absent.pth', 'net', 'TTFF', 'absent.pth.: there is no such file'),
         ('adn.pth', 'adn.pth/net', 'TTFF', 'adn.pth'),
         ('adn.pth', 'adn', 'TTFF', 'would overwrite'),
     ],
