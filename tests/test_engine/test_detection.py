@@ -333,7 +333,7 @@ def test_full_depth_is_the_stock_detector(name):
         cfg = Config.fromfile(ROOT / f'configs/det/{name}_{config}_coco.py')
         cfg.model.backbone.update(base_channels=4, stem_channels=4, init_cfg=None)
         cfg.model.neck.in_channels = [16, 32, 64, 128]
-        cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).score_thr = 0.0
+        cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).update(score_thr=0.0, max_per_img=10)
         torch.manual_seed(0)
         return MODELS.build(cfg.model).eval()
 

@@ -46,7 +46,7 @@ def test_transformers_in_a_detector(name):
     cfg = Config.fromfile(ROOT / f'configs/det/mask_rcnn_{name}-adn_coco.py')
     cfg.model.backbone.update(backbone, init_cfg=None)
     cfg.model.neck.in_channels = channels
-    cfg.model.test_cfg.rcnn.score_thr = 0.0
+    cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
     model = MODELS.build(cfg.model)
     data = detectors.batch()
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-4))

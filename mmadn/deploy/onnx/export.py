@@ -1,6 +1,5 @@
 """Export to ONNX: one sub-network, or one file whose depth is an input; compared with torch."""
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -112,17 +111,14 @@ def export_onnx(
     batches = None if int8 is None else check_batches(int8, None if dynamic else shape[1:])
     if whole:  # mmdet is needed by detectors alone
         from .detections import compare_detections
-        from .whole import append_heads, check_detector, trace_heads
+        from .whole import append_heads, check_detector, trace_at_depths
 
         check_detector(model)
     with replacing(path) as temporary, _for_export(model, features), at_depth(model, skips[0]):
         temporary.touch()  # what cannot be written is known before minutes of work
         # First, because what cannot be exported fails here.
-        heads, beside = {}, _stages_beside(model) if adaptive and whole else 0
-        for letters in map(''.join, itertools.product('FT', repeat=beside)) if whole else ():
-            progress(f'exporting the heads{letters and " at depth " + letters}')
-            with model.skipping(skips[0][: -len(letters)] + letters) if letters else nullcontext():
-                heads[letters] = trace_heads(model, shape, dynamic, opset)
+        beside = _stages_beside(model) if adaptive and whole else 0
+        heads = trace_at_depths(model, shape, dynamic, opset, beside, progress) if whole else None
         several = adaptive and isinstance(model.backbone, AdaptiveDepth)
         export = _adaptive if several else _fixed
         exported = export(model, shape, dynamic, opset, batches, progress)

@@ -1,5 +1,6 @@
 """Puts the heads of a detector behind the feature maps that an export computes."""
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ...errors import FailedError, InputError
+from .comparing import Progress, at_depth
 from .detectors import TRANSLATIONS, last_head, predict, traceable
 from .joining import names_of_weights, place_weights, read_flag
 from .tracing import outputs_of, tidy
@@ -114,6 +116,31 @@ def trace_heads(model: nn.Module, shape: Sequence[int], dynamic: bool, opset: in
     return onnx_ir.to_proto(exported)
 
 
+def trace_at_depths(
+    model: nn.Module,
+    shape: Sequence[int],
+    dynamic: bool,
+    opset: int | None,
+    stages: int,
+    progress: Progress,
+) -> dict[str, ModelProto]:
+    """The heads, as `trace_heads` gives them, at all depths of their own parts.
+
+    Args:
+        stages: How many flags these parts have, which are the last of a depth; without any there is one
+            export, by no letter.
+
+    Returns:
+        The exports by the letters of these flags, first that in which nothing is skipped.
+    """
+    heads = {}
+    for letters in map(''.join, itertools.product('FT', repeat=stages)):
+        progress(f'exporting the heads{letters and " at depth " + letters}')
+        with at_depth(model, model.skip[:-stages] + letters if stages else None):
+            heads[letters] = trace_heads(model, shape, dynamic, opset)
+    return heads
+
+
 def _example_features(model: nn.Module, shape: Sequence[int], dynamic: bool) -> list[Tensor]:
     """Feature maps of one image; where sizes are free, none has a side of 1, which a trace takes as fixed."""
     channels, height, width = shape
@@ -146,8 +173,7 @@ def append_heads(exported: ModelProto, heads: Mapping[str, ModelProto], model: n
     The least score is an input with a default, the one of the settings.
 
     Args:
-        heads: What `trace_heads` gave, by the letters of the parts whose depth it follows; these are the last
-            of a depth. Without such parts there is one, by no letter.
+        heads: What `trace_at_depths` gave.
     """
     graph = exported.graph
     features = [value.name for value in graph.output]
