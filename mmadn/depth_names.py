@@ -1,6 +1,7 @@
 """How the depths of a network are named. Free of torch, because what runs exported files needs it too."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,14 +36,16 @@ class DepthNames:
         """
         lengths, named = self.part_lengths, skip
         if lengths and isinstance(skip, str) and '=' in skip:
-            pairs = [part.partition('=') for part in skip.replace(' ', '').split(',')]
+            words = re.sub(r'\s*=\s*', '=', skip).replace(',', ' ').split()
+            pairs = [part.partition('=') for part in words]
             named = {name: depth for name, _, depth in pairs}
             if len(named) < len(pairs):
                 raise InputError(f'skip={skip!r}: give each part once')
         if not lengths or not isinstance(named, Mapping):
-            return _letters(skip, self.num_skippable_stages)
-        if set(named) - set(lengths):
-            raise InputError(f'skip={skip!r}: give depths of {", ".join(lengths)}')
+            return _letters(skip, self.num_skippable_stages, lengths)
+        if unknown := set(named) - set(lengths):
+            names = ', '.join(sorted(map(str, unknown)))
+            raise InputError(f'skip={skip!r}: there is no part {names}; give depths of {", ".join(lengths)}')
         letters = ''
         for name, length in lengths.items():
             try:
@@ -52,7 +55,7 @@ class DepthNames:
         return letters
 
 
-def _letters(skip: Skip, n: int) -> str:
+def _letters(skip: Skip, n: int, parts: Mapping[str, int] | None = None) -> str:
     name = _plain(skip)
     if isinstance(name, (list, tuple)):
         name = [_plain(flag) for flag in name]
@@ -63,9 +66,13 @@ def _letters(skip: Skip, n: int) -> str:
     elif isinstance(name, str):
         name = PRESETS[name] * n if name in PRESETS else name
     if not isinstance(name, str) or len(name) != n or set(name) - {'T', 'F'}:
+        if n == 1:
+            raise InputError(f'skip={skip!r}: give one letter, T to skip or F to run, or one bool')
+        of = ' and '.join(f'{length} of {part}' for part, length in (parts or {}).items())
+        such = ('T' * (n // 2)).ljust(n, 'F')
         raise InputError(
-            f'skip={skip!r}: give {n} letters, T to skip or F to run the skippable sub-path of each '
-            f'stage, such as "{("T" * (n // 2)).ljust(n, "F")}", {n} bools, one bool, "super" or "base"'
+            f'skip={skip!r}: give {n} letters{of and f" ({of})"}, T to skip or F to run the skippable '
+            f'sub-path of each stage, such as "{such}", {n} bools, one bool, "super" or "base"'
         )
     return name
 

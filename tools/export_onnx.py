@@ -1,4 +1,5 @@
 import argparse
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
@@ -72,7 +73,8 @@ def main() -> None:
                 progress=status.update,
             )
         about = describe(open_session(args.out))
-    print_table(table(rows, args.out), title=f'{args.out}: {about["output"]} of {args.config}')
+    size = f'{Path(args.out).stat().st_size / 1e6:.2f} MB'
+    print_table(table(rows), title=f'{args.out}, {size}: {about["output"]} of {args.config}')
     if 'no_preprocess' in about and about['output'] != 'feature maps':
         print(f'A session takes normalised images alone for this file: {about["no_preprocess"]}.')
     if 'int8' in about:

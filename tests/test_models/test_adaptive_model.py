@@ -69,6 +69,8 @@ def test_depths_are_letters_of_all_parts_or_named_by_part(model, skip, letters):
     assert ''.join(network.skip for network in (model.backbone, model.encoder, model.decoder)) == letters
     model.set_skip(dict(decoder=True))
     assert model.skip == 'FFFFFT'
+    model.set_skip('decoder = T  backbone=TFFF')
+    assert model.skip == 'TFFFFT'
     model.encoder.set_skip('T')
     model.backbone.set_skip('TTTT')
     assert model.skip == 'TTTTTT' and len(model.subnets()) == 64
@@ -77,9 +79,9 @@ def test_depths_are_letters_of_all_parts_or_named_by_part(model, skip, letters):
 @pytest.mark.parametrize(
     'skip, message',
     {
-        'TTTT': 'give 6 letters',
-        'neck=T': 'give depths of backbone, encoder, decoder',
-        'decoder=TT': "decoder: skip='TT': give 1 letters",
+        'TTTT': 'give 6 letters \\(4 of backbone and 1 of encoder and 1 of decoder\\)',
+        'neck=T': 'there is no part neck; give depths of backbone, encoder, decoder',
+        'decoder=TT': "decoder: skip='TT': give one letter",
         'decoder=T,decoder=F': 'give each part once',
         'decoder=T,backbone': "skip='': give 4 letters",
     }.items(),

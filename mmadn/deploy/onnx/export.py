@@ -28,7 +28,7 @@ try:
     from .comparing import Progress, at_depth, compare_outputs, compare_quantised, quiet, runner
     from .joining import join
     from .pipeline import describe_outputs, describe_preprocessing
-    from .quantising import check_batches, quantise
+    from .quantising import check_batches, check_number, quantise
     from .tracing import LIMIT, is_segmentor, trace
 except ModuleNotFoundError as error:
     raise MissingPackageError(
@@ -167,17 +167,16 @@ def export_file(
     if int8 is not None:
         if not cfg.get('train_dataloader'):
             raise InputError('int8: the config has no train_dataloader, whose images give the ranges')
+        check_number(int8)
         loader = training_images(cfg, int8)
         kwargs['int8'] = (model.data_preprocessor(batch, False)['inputs'] for batch in loader)
     return export_onnx(model, path, shape or default_shape(cfg), cfg=cfg, **kwargs)
 
 
-def table(rows: list[dict], path: str | PathLike) -> list[dict]:
-    """What `export_onnx` gives, as text, with the size of the file."""
-    megabytes = Path(path).stat().st_size / 1e6
+def table(rows: list[dict]) -> list[dict]:
+    """What `export_onnx` gives, as text."""
     columns = {
         'skip': ('skip', ''),
-        'megabytes': ('file (MB)', '.2f'),
         'difference': ('largest difference to torch', '.1e'),
         'relative': ('in standard deviations', '.1e'),
         'lost': ('lost by int8, in standard deviations', '.3f'),
@@ -188,7 +187,7 @@ def table(rows: list[dict], path: str | PathLike) -> list[dict]:
         'score': ('score', '.1e'),
         'pixels': ('pixels of masks', '.1e'),
     }
-    return cells([{**row, 'megabytes': megabytes} for row in rows], columns)
+    return cells(rows, columns)
 
 
 def _is_detector(model: nn.Module) -> bool:

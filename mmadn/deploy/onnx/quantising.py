@@ -44,11 +44,16 @@ def check_batches(batches: Iterable[Tensor], size: Sequence[int] | None) -> list
         if size is not None and batch.shape[2:] != tuple(size):
             batch = nn.functional.interpolate(batch, tuple(size), mode='bilinear')
         found.append(batch.numpy(force=True))
-    if (number := sum(map(len, found))) < FEWEST:
-        raise InputError(
-            f'int8: {number} images are too few for the ranges of eight bits; give {FEWEST} or more'
-        )
+    check_number(sum(map(len, found)))
     return found
+
+
+def check_number(images: int) -> None:
+    """Raises ValueError where so many images are too few."""
+    if images < FEWEST:
+        raise InputError(
+            f'int8: {images} images are too few for the ranges of eight bits; give {FEWEST} or more'
+        )
 
 
 def quantise(traces: Mapping[str, Trace], batches: Sequence[np.ndarray]) -> dict[str, Trace]:

@@ -60,7 +60,7 @@ class AdaptiveSession(DepthNames):
             fixed = f': it is {self.about["skip"]} alone' if 'skip' in self.about else ''
             raise InputError(
                 f'{path} has no input for the depth{fixed}; export an adaptive file (--adaptive), or give '
-                'normalised images to an onnxruntime.InferenceSession of this one'
+                f'normalised {" and ".join(self.inputs)} to an onnxruntime.InferenceSession of this one'
             )
 
     @property

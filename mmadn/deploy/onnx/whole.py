@@ -135,7 +135,7 @@ def trace_at_depths(
     """
     heads = {}
     for letters in map(''.join, itertools.product('FT', repeat=stages)):
-        progress(f'exporting the heads{letters and " at depth " + letters}')
+        progress(f'exporting the heads{letters and ", their own parts at " + letters}')
         with at_depth(model, model.skip[:-stages] + letters if stages else None):
             heads[letters] = trace_heads(model, shape, dynamic, opset)
     return heads
