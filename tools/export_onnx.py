@@ -1,4 +1,6 @@
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -48,6 +50,7 @@ def main() -> None:
     option('--opset', type=int, help="of ONNX; by default torch's choice")
     option('--cfg-options', nargs='+', action=DictAction, default={}, help='settings that replace others')
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))  # so that nothing half-written stays
     MMLogger.get_current_instance().setLevel('WARNING')  # no remarks on how it would be trained
     with cli.plain_errors():
         # Here, because they say in a plain error which packages are missing.

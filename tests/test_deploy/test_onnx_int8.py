@@ -12,7 +12,7 @@ import pytest
 import torch
 import toy
 from conftest import ROOT
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 onnx = pytest.importorskip('onnx')
@@ -38,7 +38,8 @@ def build(channels=32, **backbone):
     cfg = toy.model_cfg(backbone={**BACKBONE, 'stem_channels': 16, **backbone})
     cfg['head'].update(in_channels=channels)
     torch.manual_seed(0)
-    model = MODELS.build(cfg)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # for fixtures of the module, too
+        model = MODELS.build(cfg)
     model.init_weights()
     calibrate(model, [toy.batch(16, seed=seed) for seed in range(2)])
     return model.eval()
