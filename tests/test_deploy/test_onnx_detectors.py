@@ -408,6 +408,25 @@ def test_a_session_leaves_out_scores_where_the_file_does_not(mask_rcnn, tmp_path
         session(image, score_thr=2)
 
 
+def test_what_a_file_itself_keeps_stays(mask_rcnn, tmp_path, monkeypatch):
+    """As of FCOS, whose scores are weighted after the threshold."""
+    model, path, _ = mask_rcnn
+    file, cfg = onnx.load(path), detectors.config('mask_rcnn')
+    export._write_description(file, model, model.backbone.skip, True, cfg, None)
+    onnx.save(file, tmp_path / 'a.onnx')
+    session, compute, given = AdaptiveSession(tmp_path / 'a.onnx', threads=1), AdaptiveSession.run, []
+
+    def weighted(self, images, skip, sizes, score_thr):
+        given.append(score_thr)
+        dets, *others = compute(self, images, skip, sizes)
+        return dets * [1, 1, 1, 1, 0.1], *others
+
+    monkeypatch.setattr(AdaptiveSession, 'run', weighted)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert len(session(image, score_thr=0.5)['scores']) == len(session(image)['scores']) > 5
+    assert given == [0.5, None]
+
+
 def test_each_flag_chooses_among_the_heads():
     kinds = dict(feature_0=onnx.TensorProto.FLOAT, size=onnx.TensorProto.INT64)
     kinds.update(padded=onnx.TensorProto.INT64, score_thr=onnx.TensorProto.FLOAT)

@@ -205,16 +205,15 @@ class AdaptiveSession(DepthNames):
 
     def _detections(self, pictures: list[np.ndarray], skip: Skip, score_thr: float | None) -> Iterator[dict]:
         batch, sizes, factors = self._preprocessed(pictures)
-        least = None if score_thr is None else self._checked_number(score_thr)
-        outputs = self.run(batch, skip, sizes, score_thr if self._takes_threshold() else None)
+        takes = score_thr is None or self._takes_threshold()
+        least = -np.inf if takes else self._checked_number(score_thr)  # as of a DETR, which has none itself
+        outputs = self.run(batch, skip, sizes, score_thr if takes else None)
         names = [output.name for output in self.session.get_outputs()]
         if 'masks' in names and 'mask_threshold' not in self.about:
             raise InputError('this file does not say from which probability a mask begins: run() gives them')
         for picture, factor, *values in zip(pictures, factors, *outputs, strict=True):
             found = dict(zip(names, values, strict=True))
-            is_one = found['labels'] >= 0
-            if least is not None:  # a DETR has no threshold of its own
-                is_one &= found['dets'][:, 4] > least
+            is_one = (found['labels'] >= 0) & (found['dets'][:, 4] > least)
             labels = found['labels'][is_one]
             bboxes = found['dets'][is_one, :4] / np.tile(factor, 2)
             result = {'bboxes': bboxes, 'labels': labels, 'scores': found['dets'][is_one, 4]}
