@@ -222,10 +222,6 @@ def plain_errors():
         yield
     except KeyboardInterrupt:
         sys.exit('stopped')
-    except FileNotFoundError as error:
-        if error.filename is None:  # mmengine's own say what is not there
-            sys.exit(f'error: {message(error)}')
-        sys.exit(f'error: {str(error.filename)!r}: there is no such file or folder; check the path')
     except (UserError, OSError) as error:
         sys.exit(f'error: {message(error)}')
     except Exception as error:

@@ -31,6 +31,8 @@ def explain(error: BaseException) -> str | None:
 def message(error: BaseException) -> str:
     """The message of an error, without the traceback that one from a data worker carries in it."""
     text = str(error)
+    if isinstance(error, FileNotFoundError) and error.filename is not None:  # the others say it themselves
+        return f'{str(error.filename)!r}: there is no such file or folder; check the path'
     return text.strip().splitlines()[-1].partition(': ')[2] if _FROM_WORKER.match(text) else text
 
 

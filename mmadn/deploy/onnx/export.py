@@ -228,8 +228,7 @@ def _stages_beside(model: nn.Module) -> int:
     """How many skippable stages the parts of a model have that are not its backbone."""
     if not isinstance(model, SwitchableDepth):
         return 0
-    networks = [each for each in model.networks() if each is not model.backbone]
-    return sum(network.num_skippable_stages for network in networks)
+    return sum(length for name, length in model.part_lengths.items() if name != 'backbone')
 
 
 def _take_flags(exported: onnx.ModelProto, number: int) -> None:

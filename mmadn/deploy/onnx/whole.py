@@ -179,11 +179,10 @@ def append_heads(exported: ModelProto, heads: Mapping[str, ModelProto], model: n
     features = [value.name for value in graph.output]
     score_thr = last_head(model).test_cfg.get('score_thr')
     stages = len(next(iter(heads)))
-    if stages:
-        first = model.num_skippable_stages - stages
-        flags = [node for i in range(first, first + stages) for node in read_flag(i)]
-        graph.node.extend(flags)
-    body = _joined(heads, [node.output[0] for node in flags[1::2]] if stages else [])
+    first = model.num_skippable_stages - stages if stages else 0
+    numbers = range(first, first + stages)
+    graph.node.extend(node for i in numbers for node in read_flag(i))
+    body = _joined(heads, [f'flag.{i}' for i in numbers])
     names = NAMES[: len(body.output)]
     graph.node.extend(
         [
